@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` and `make test`. Each prepares .venv by itself.
+PYTHON ?= python3
+PORT ?= 8080
+ADMIN_PORT ?= 9090
+PROCESSES ?= 60
+BIN := .venv/bin
+
+.PHONY: install demo test unit lint format lock clean
+
+install: .venv/.installed
+
+.venv/.installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("gateway needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install
+	@$(BIN)/gateway demo --port $(PORT) --admin-port $(ADMIN_PORT) --processes $(PROCESSES)
+
+test: lint unit
+
+unit: install
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host -o requirements/runtime.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --extra dev --constraint requirements/runtime.txt --build-deps-for wheel -o requirements/dev.txt pyproject.toml
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

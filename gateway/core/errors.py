@@ -1,0 +1,132 @@
+"""The gateway's own refusals, in the Cloud Controller's words and formats (controller.md §2).
+
+Every refusal is a member of `Reason`; the same name appears in the `X-Gateway-Error` field, logs, metrics and docs. A
+v3 path gets the v3 body, everything else the v2 one, byte for byte as the controller writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from gateway.core.model import Fields, Pair
+
+ERROR_FIELD: Final = "X-Gateway-Error"
+
+
+class Reason(Enum):
+    """Why the gateway answered by itself; the value is the name used everywhere."""
+
+    NO_TOKEN = "no-token"  # noqa: S105 - a reason, not a secret
+    INVALID_TOKEN = "invalid-token"  # noqa: S105 - likewise
+    INSUFFICIENT_SCOPE = "insufficient-scope"
+    DENIED_ROUTE = "denied-route"
+    UNKNOWN_ROUTE = "unknown-route"
+    BAD_TARGET = "bad-target"
+    BAD_REQUEST = "bad-request"
+    BODY_TOO_LARGE = "body-too-large"
+    ONLY_IF_CACHED = "only-if-cached"
+    RATE_LIMITED = "rate-limited"
+    IP_RATE_LIMITED = "ip-rate-limited"
+    KEYS_UNAVAILABLE = "keys-unavailable"
+    UPSTREAM_UNREACHABLE = "upstream-unreachable"
+    UPSTREAM_TIMEOUT = "upstream-timeout"
+    UPSTREAM_BROKEN = "upstream-broken"
+    DRAINING = "draining"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class CFError:
+    """One row of the controller's error table."""
+
+    status: int
+    code: int
+    title: str
+    detail: str
+
+
+ERRORS: Final[dict[Reason, CFError]] = {
+    Reason.NO_TOKEN: CFError(401, 10002, "CF-NotAuthenticated", "Authentication error"),
+    Reason.INVALID_TOKEN: CFError(401, 1000, "CF-InvalidAuthToken", "Invalid Auth Token"),
+    Reason.INSUFFICIENT_SCOPE: CFError(
+        403, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action"
+    ),
+    Reason.DENIED_ROUTE: CFError(
+        403, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action"
+    ),
+    Reason.UNKNOWN_ROUTE: CFError(404, 10000, "CF-NotFound", "Unknown request"),
+    Reason.BAD_TARGET: CFError(400, 1004, "CF-BadRequest", "The request target is not acceptable"),
+    Reason.BAD_REQUEST: CFError(400, 1004, "CF-BadRequest", "The request is malformed"),
+    Reason.BODY_TOO_LARGE: CFError(413, 1004, "CF-RequestEntityTooLarge", "The request content is too large"),
+    Reason.ONLY_IF_CACHED: CFError(504, 10001, "CF-GatewayTimeout", "Not in the cache, and only-if-cached was asked"),
+    Reason.RATE_LIMITED: CFError(429, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded"),
+    Reason.IP_RATE_LIMITED: CFError(
+        429,
+        10014,
+        "CF-IPBasedRateLimitExceeded",
+        "Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in.",
+    ),
+    Reason.KEYS_UNAVAILABLE: CFError(502, 20004, "CF-UaaUnavailable", "The UAA service is currently unavailable"),
+    Reason.UPSTREAM_UNREACHABLE: CFError(
+        502, 10001, "CF-BadGateway", "The Cloud Controller could not be reached"
+    ),
+    Reason.UPSTREAM_TIMEOUT: CFError(504, 10001, "CF-GatewayTimeout", "The Cloud Controller did not answer in time"),
+    Reason.UPSTREAM_BROKEN: CFError(502, 10001, "CF-BadGateway", "The Cloud Controller sent a broken response"),
+    Reason.DRAINING: CFError(503, 10015, "CF-ServiceUnavailable", "The gateway is shutting down"),
+    Reason.INTERNAL: CFError(500, 10001, "UnknownError", "An unknown error occurred."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Denial(Exception):  # noqa: N818 - it is a verdict; the edge renders it
+    """A refusal by the gateway itself.
+
+    Attributes:
+        reason: the named reason.
+        detail: what a human needs beyond the standard text, e.g. the scopes required and present; goes into the
+            `X-Gateway-Error` field and the log, never into the body, which clients match exactly.
+        fields: further response fields (challenges, Retry-After).
+    """
+
+    reason: Reason
+    detail: str = ""
+    fields: tuple[Pair, ...] = ()
+
+
+def is_v3(path: str) -> bool:
+    """Whether the controller answers errors on this path in its v3 format."""
+    return path == "/v3" or path.startswith("/v3/")
+
+
+def error_body(error: CFError, path: str) -> bytes:
+    """The error as the controller writes it for `path` (v3 compact on one line; v2 pretty-printed)."""
+    if is_v3(path):
+        body = {"errors": [{"detail": error.detail, "title": error.title, "code": error.code}]}
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    v2 = {"description": error.detail, "error_code": error.title, "code": error.code}
+    return json.dumps(v2, indent=2, ensure_ascii=False).encode()
+
+
+def render(denial: Denial, path: str) -> tuple[int, Fields, bytes]:
+    """A denial as (status, fields, body).
+
+    Args:
+        denial: the refusal.
+        path: the request's path; it decides between the v3 and the v2 format.
+    """
+    error = ERRORS[denial.reason]
+    v3 = is_v3(path)
+    content_type = "application/json; charset=utf-8" if v3 else "application/json;charset=utf-8"
+    explained = f"{denial.reason.value}; {denial.detail}" if denial.detail else denial.reason.value
+    fields = Fields(
+        (
+            ("Content-Type", content_type),
+            ("X-Content-Type-Options", "nosniff"),
+            (ERROR_FIELD, explained),
+            *denial.fields,
+        )
+    )
+    return error.status, fields, error_body(error, path)

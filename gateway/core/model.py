@@ -1,0 +1,167 @@
+"""The values every layer speaks: field lists, targets, message heads, principals, visibility domains.
+
+Nothing here decides anything. All values are immutable; whoever wants another one makes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+Pair = tuple[str, str]
+
+
+class Fields:
+    """An ordered list of HTTP fields, case kept, duplicates kept, found without regard to case (RFC 9110 §5.1).
+
+    Args:
+        pairs: (name, value) in wire order.
+    """
+
+    __slots__ = ("_index", "pairs")
+
+    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+        self.pairs: Final[tuple[Pair, ...]] = tuple(pairs)
+        index: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            index.setdefault(name.lower(), []).append(value)
+        self._index: Final = index
+
+    def get(self, name: str) -> str | None:
+        """The only or first value of `name` (given in lower case), or None."""
+        values = self._index.get(name)
+        return values[0] if values else None
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of `name` (lower case) in wire order; do not change the list."""
+        return self._index.get(name, [])
+
+    def combined(self, name: str) -> str | None:
+        """All values of `name` (lower case) joined by a comma (RFC 9110 §5.3), or None."""
+        values = self._index.get(name)
+        return ", ".join(values) if values else None
+
+    def without(self, *names: str) -> Fields:
+        """The same fields less those named (lower case)."""
+        return Fields(pair for pair in self.pairs if pair[0].lower() not in names)
+
+    def plus(self, *pairs: Pair) -> Fields:
+        """The same fields with `pairs` appended."""
+        return Fields((*self.pairs, *pairs))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fields) and self.pairs == other.pairs
+
+    def __hash__(self) -> int:
+        return hash(self.pairs)
+
+    def __repr__(self) -> str:
+        # Values may hold tokens and cookies: names only.
+        return f"Fields({', '.join(name for name, _ in self.pairs)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request target, decided once: what is matched and authorised is what is forwarded.
+
+    Attributes:
+        path: begins with "/", still percent-encoded.
+        query: the part behind "?", percent-encoded, or None when there was no "?".
+    """
+
+    path: str
+    query: str | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What a client asked, without its body.
+
+    Attributes:
+        method: as sent, case kept (methods are case-sensitive, RFC 9110 §9.1).
+        target: the canonical target.
+        fields: the request fields as they came.
+        peer: IP address of the TCP peer, "" for a unix socket.
+        scheme: "http" or "https", as the listener saw it.
+        has_body: whether a Content-Length above 0 or a Transfer-Encoding announces content.
+    """
+
+    method: str
+    target: Target
+    fields: Fields
+    peer: str = ""
+    scheme: str = "http"
+    has_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status line and fields of a response."""
+
+    status: int
+    fields: Fields
+    reason: str | None = None
+
+
+class PrincipalKind(Enum):
+    """Whether a token speaks for a person or for a program."""
+
+    USER = "user"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a verified token speaks for (controller.md §2, §7).
+
+    Attributes:
+        kind: user when the token has a user_id, else client.
+        id: user_id or client_id.
+        issuer: the `iss` claim, "" when absent.
+        zone: the UAA identity zone (`zid`), "" when absent.
+        client_id: the OAuth client that obtained the token, "" when absent.
+        scopes: the token's scopes.
+        expires: `exp` in epoch seconds.
+        domain: the visibility domain of this token's non-shared pages, computed once beside the principal.
+        global_domain: the domain it shares with everyone who sees everything, or None.
+    """
+
+    kind: PrincipalKind
+    id: str
+    issuer: str
+    zone: str
+    client_id: str
+    scopes: frozenset[str]
+    expires: int
+    domain: VisibilityDomain = field(repr=False)
+    global_domain: VisibilityDomain | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VisibilityDomain:
+    """A set of principals for whom the controller's answer is provably the same bytes.
+
+    Attributes:
+        kind: "public", "global" or "principal": the class for logs and metrics, never an identity.
+        id: injective, length-prefixed encoding of everything that makes a token see less or more.
+    """
+
+    kind: str
+    id: str
+
+
+PUBLIC_DOMAIN: Final = VisibilityDomain("public", "public")

@@ -1,0 +1,71 @@
+"""From a token's identity to its visibility domain: who may share a cached page with whom.
+
+The law (design.md, "Visibility domains"): a page is shared only inside a set of principals for whom the controller's
+answer is provably the same bytes. The class comes from *this token's* scopes, never from the user behind it, since one
+user may hold an admin token and a narrow one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.core.model import Principal, PrincipalKind, VisibilityDomain
+
+GLOBAL_SCOPES: Final = frozenset(
+    {"cloud_controller.admin", "cloud_controller.admin_read_only", "cloud_controller.global_auditor"}
+)
+
+
+def encode(*parts: str) -> str:
+    """Join parts injectively: each is preceded by its length, so no part can imitate a border."""
+    return "".join(f"{len(part)}:{part}" for part in parts)
+
+
+def principal_domain(
+    *, kind: PrincipalKind, principal_id: str, issuer: str, zone: str, scopes: frozenset[str]
+) -> VisibilityDomain:
+    """The domain of one principal holding these Cloud Controller scopes."""
+    mine = sorted(scope for scope in scopes if scope.startswith("cloud_controller"))
+    return VisibilityDomain("principal", encode("principal", issuer, zone, kind.value, principal_id, *mine))
+
+
+def global_domain(*, issuer: str, zone: str, scopes: frozenset[str]) -> VisibilityDomain | None:
+    """The domain shared by all who see everything (controller.md §2: byte-identical lists), or None."""
+    if GLOBAL_SCOPES.isdisjoint(scopes):
+        return None
+    # The class is in the key, not the scope: admin and auditor share one entry.
+    return VisibilityDomain("global", encode("global", issuer, zone))
+
+
+def make_principal(
+    *,
+    kind: PrincipalKind,
+    principal_id: str,
+    issuer: str,
+    zone: str,
+    client_id: str,
+    scopes: frozenset[str],
+    expires: int,
+) -> Principal:
+    """Build a principal together with its domains, so that no caller can pair it with another's.
+
+    Args:
+        kind: user or client.
+        principal_id: user_id or client_id.
+        issuer: `iss`, "" when absent.
+        zone: `zid`, "" when absent.
+        client_id: the OAuth client, "" when absent.
+        scopes: all scopes of the token.
+        expires: `exp`, epoch seconds.
+    """
+    return Principal(
+        kind=kind,
+        id=principal_id,
+        issuer=issuer,
+        zone=zone,
+        client_id=client_id,
+        scopes=scopes,
+        expires=expires,
+        domain=principal_domain(kind=kind, principal_id=principal_id, issuer=issuer, zone=zone, scopes=scopes),
+        global_domain=global_domain(issuer=issuer, zone=zone, scopes=scopes),
+    )

@@ -1,0 +1,114 @@
+"""What the pipeline needs from the outside, as Protocols. Implementations live in identity, store, upstream, telemetry.
+
+Nothing here holds state; adapters are handed in by the composition root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gateway.core.model import Principal, RequestHead, ResponseHead
+    from gateway.pipeline.entry import CacheKey, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A token that is not acceptable.
+
+    Attributes:
+        fault: closed name of the reason ("expired", "signature", …), for logs and metrics.
+        detail: a sentence for the operator; never contains any part of the token.
+    """
+
+    fault: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUnknown:
+    """The token names a key we do not hold; fetching might find it."""
+
+    kid: str | None
+
+
+class KeysUnavailableError(Exception):
+    """The key source could not be reached, so an unknown key cannot be judged."""
+
+
+class TokenVerifier(Protocol):
+    """Verifies bearer tokens without waiting; fetching keys is a separate, explicit step."""
+
+    def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
+        """Judge a token with the keys at hand. Never raises, never blocks."""
+
+    async def fetch_for(self, kid: str | None) -> None:
+        """Fetch keys once for an unknown `kid`; rate-limited, concurrent calls join.
+
+        Raises:
+            KeysUnavailableError: the key source failed; the token's validity is unknown.
+        """
+
+
+class PageStore(Protocol):
+    """Bounded storage of immutable entries."""
+
+    def get(self, key: CacheKey) -> Entry | None:
+        """The entry stored under exactly this key and domain, or None."""
+
+    def put(self, entry: Entry, *, generation: int) -> str | None:
+        """Store an entry unless one of its tags was invalidated after `generation`.
+
+        Returns:
+            None when stored, else the named reason why not.
+        """
+
+    def generation(self) -> int:
+        """A number that grows with every invalidation; taken before a fetch, given back to `put`."""
+
+    def invalidate(self, tags: Iterable[str]) -> int:
+        """Drop every entry that carries one of the tags; returns how many."""
+
+
+class UpstreamResponse(Protocol):
+    """A response whose head has arrived and whose body has not been read yet."""
+
+    head: ResponseHead
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives.
+
+        Raises:
+            UpstreamError: the transfer broke before its end.
+        """
+
+    async def release(self) -> None:
+        """Give the connection back, or close it when the body was not read to its end."""
+
+
+class UpstreamError(Exception):
+    """The controller's fault, mapped once at the I/O border.
+
+    Attributes:
+        kind: "unreachable", "timeout" or "broken".
+        sent: whether any byte of the request may have arrived.
+    """
+
+    def __init__(self, kind: str, detail: str, *, sent: bool = True) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.sent = sent
+
+
+class Upstream(Protocol):
+    """The controller."""
+
+    async def send(self, head: RequestHead, body: AsyncIterator[bytes] | None) -> UpstreamResponse:
+        """Send a request as it is, stream its body, return when the response head has arrived.
+
+        Raises:
+            UpstreamError: no head arrived.
+        """

@@ -26,6 +26,7 @@ class Reason(Enum):
     UNKNOWN_ROUTE = "unknown-route"
     BAD_TARGET = "bad-target"
     BAD_REQUEST = "bad-request"
+    FIELDS_TOO_LARGE = "fields-too-large"
     BODY_TOO_LARGE = "body-too-large"
     ONLY_IF_CACHED = "only-if-cached"
     RATE_LIMITED = "rate-limited"
@@ -60,6 +61,7 @@ ERRORS: Final[dict[Reason, CFError]] = {
     Reason.UNKNOWN_ROUTE: CFError(404, 10000, "CF-NotFound", "Unknown request"),
     Reason.BAD_TARGET: CFError(400, 1004, "CF-BadRequest", "The request target is not acceptable"),
     Reason.BAD_REQUEST: CFError(400, 1004, "CF-BadRequest", "The request is malformed"),
+    Reason.FIELDS_TOO_LARGE: CFError(431, 1004, "CF-BadRequest", "The request fields are too large"),
     Reason.BODY_TOO_LARGE: CFError(413, 1004, "CF-RequestEntityTooLarge", "The request content is too large"),
     Reason.ONLY_IF_CACHED: CFError(504, 10001, "CF-GatewayTimeout", "Not in the cache, and only-if-cached was asked"),
     Reason.RATE_LIMITED: CFError(429, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded"),
@@ -70,9 +72,7 @@ ERRORS: Final[dict[Reason, CFError]] = {
         "Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in.",
     ),
     Reason.KEYS_UNAVAILABLE: CFError(502, 20004, "CF-UaaUnavailable", "The UAA service is currently unavailable"),
-    Reason.UPSTREAM_UNREACHABLE: CFError(
-        502, 10001, "CF-BadGateway", "The Cloud Controller could not be reached"
-    ),
+    Reason.UPSTREAM_UNREACHABLE: CFError(502, 10001, "CF-BadGateway", "The Cloud Controller could not be reached"),
     Reason.UPSTREAM_TIMEOUT: CFError(504, 10001, "CF-GatewayTimeout", "The Cloud Controller did not answer in time"),
     Reason.UPSTREAM_BROKEN: CFError(502, 10001, "CF-BadGateway", "The Cloud Controller sent a broken response"),
     Reason.DRAINING: CFError(503, 10015, "CF-ServiceUnavailable", "The gateway is shutting down"),
@@ -80,20 +80,21 @@ ERRORS: Final[dict[Reason, CFError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Denial(Exception):  # noqa: N818 - it is a verdict; the edge renders it
     """A refusal by the gateway itself.
 
-    Attributes:
+    Args:
         reason: the named reason.
         detail: what a human needs beyond the standard text, e.g. the scopes required and present; goes into the
             `X-Gateway-Error` field and the log, never into the body, which clients match exactly.
         fields: further response fields (challenges, Retry-After).
     """
 
-    reason: Reason
-    detail: str = ""
-    fields: tuple[Pair, ...] = ()
+    def __init__(self, reason: Reason, detail: str = "", fields: tuple[Pair, ...] = ()) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.fields = fields
 
 
 def is_v3(path: str) -> bool:

@@ -5,10 +5,12 @@ Nothing here decides anything. All values are immutable; whoever wants another o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Pair = tuple[str, str]
 
@@ -156,7 +158,7 @@ class VisibilityDomain:
     """A set of principals for whom the controller's answer is provably the same bytes.
 
     Attributes:
-        kind: "public", "global" or "principal": the class for logs and metrics, never an identity.
+        kind: "public", "anonymous", "global" or "principal": the class for logs and metrics, never an identity.
         id: injective, length-prefixed encoding of everything that makes a token see less or more.
     """
 
@@ -165,3 +167,4 @@ class VisibilityDomain:
 
 
 PUBLIC_DOMAIN: Final = VisibilityDomain("public", "public")
+ANONYMOUS_DOMAIN: Final = VisibilityDomain("anonymous", "anonymous")

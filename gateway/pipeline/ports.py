@@ -5,13 +5,18 @@ Nothing here holds state; adapters are handed in by the composition root.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from gateway.core.errors import Denial
+    from gateway.core.keys import CacheKey
+    from gateway.core.links import Rewriter
     from gateway.core.model import Principal, RequestHead, ResponseHead
-    from gateway.pipeline.entry import CacheKey, Entry
+    from gateway.pipeline.entry import Entry
+    from gateway.pipeline.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,8 @@ class PageStore(Protocol):
             None when stored, else the named reason why not.
         """
 
-    def generation(self) -> int:
-        """A number that grows with every invalidation; taken before a fetch, given back to `put`."""
+    def generation(self, tags: Iterable[str]) -> int:
+        """When one of the tags was last invalidated; taken before a fetch, given back to `put`."""
 
     def invalidate(self, tags: Iterable[str]) -> int:
         """Drop every entry that carries one of the tags; returns how many."""
@@ -101,6 +106,42 @@ class UpstreamError(Exception):
         self.kind = kind
         self.detail = detail
         self.sent = sent
+
+
+class ContentError(Exception):
+    """The client's fault: its request content is malformed, too large, or broke off.
+
+    Attributes:
+        denial: what to answer, should the client still listen.
+    """
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.detail)
+        self.denial = denial
+
+
+class Recorder(Protocol):
+    """Told about every exchange."""
+
+    def begin(self) -> None:
+        """An exchange has begun."""
+
+    def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
+        """It is over: delivered in full, or not. Called exactly once for every `begin`."""
+
+    def malformed(self) -> None:
+        """A request could not be parsed, so there is no exchange."""
+
+
+class Links(Protocol):
+    """Knows where links are to point."""
+
+    async def rewriter(self) -> Rewriter:
+        """The rewriter for the origins that the controller advertises now.
+
+        Raises:
+            UpstreamError: they are not configured and could not be learnt yet.
+        """
 
 
 class Upstream(Protocol):

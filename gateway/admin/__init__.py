@@ -1,0 +1,1 @@
+"""The operator's listener, apart from the clients' one."""

@@ -1,0 +1,53 @@
+"""/metrics, /healthz and /readyz, on their own listener.
+
+Knows no part of the gateway: it is given a registry to expose and checks to ask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client import CollectorRegistry
+
+Check = "Callable[[], str | None]"
+
+
+def application(registry: CollectorRegistry, checks: Mapping[str, Callable[[], str | None]]) -> web.Application:
+    """The admin application.
+
+    Args:
+        registry: the metrics to expose.
+        checks: readiness checks by name; each says what is wrong, or None.
+    """
+    handlers: Final = _Handlers(registry, checks)
+    app = web.Application()
+    app.router.add_get("/metrics", handlers.metrics)
+    app.router.add_get("/healthz", handlers.healthz)
+    app.router.add_get("/readyz", handlers.readyz)
+    return app
+
+
+class _Handlers:
+    def __init__(self, registry: CollectorRegistry, checks: Mapping[str, Callable[[], str | None]]) -> None:
+        self._registry = registry
+        self._checks = checks
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus or OpenMetrics text, as the scraper prefers."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """Whether the process answers at all."""
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """Whether clients should be sent here: 200, or 503 with what is wrong."""
+        faults = {name: fault for name, check in self._checks.items() if (fault := check()) is not None}
+        return web.json_response({"ready": not faults, "faults": faults}, status=503 if faults else 200)

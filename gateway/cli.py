@@ -1,0 +1,138 @@
+"""The command line: run · demo · check · explain. Parses arguments and prints; the work is done elsewhere.
+
+Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty settings or arguments, 3 an address in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from gateway import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from gateway.settings import Settings
+
+app = typer.Typer(
+    help="A front door for the Cloud Foundry API: token checks, link rewriting, a page cache that never leaks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file (YAML).")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What all commands share."""
+
+
+@app.command()
+def run(config: Config) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    from gateway.app import Gateway
+    from gateway.telemetry.log import configure
+
+    settings = _settings(config)
+    configure(level=settings.log.level, json=settings.log.format == "json")
+    gateway = Gateway(settings)
+    _serve(gateway.run())
+
+
+@app.command()
+def demo(
+    *,
+    port: Port = 8080,
+    admin_port: Port = 9090,
+    processes: Annotated[int, typer.Option(min=1, max=200_000, help="How many processes the world has.")] = 60,
+) -> None:
+    """Serve before an embedded controller and UAA, and print requests to try."""
+    from gateway.demo import Demo
+    from gateway.telemetry.log import configure
+
+    configure(level="warning", json=False)
+    _serve(Demo(port=port, admin_port=admin_port, processes=processes).run())
+
+
+@app.command()
+def check(config: Config) -> None:
+    """Test the settings, and whether keys, controller and advertised origin can be reached."""
+    from gateway.check import check_all
+
+    findings = asyncio.run(check_all(_settings(config)))
+    for finding in findings:
+        print(finding)
+    raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
+
+
+@app.command()
+def explain(
+    *,
+    config: Config,
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="GET, POST, ...")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Path and query, e.g. '/v3/processes?page=1'.")],
+    token: Annotated[str | None, typer.Option(help="A token, or @FILE that holds one.")] = None,
+) -> None:
+    """Say what would be decided about a request, without the network."""
+    from gateway.explain import explain as explained
+
+    report = explained(_settings(config), method, target, _token(token))
+    print(report)
+    raise typer.Exit(0 if report.allowed else 1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _settings(path: Path) -> Settings:
+    from gateway.settings import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        _fail(str(error), 2)
+
+
+def _token(given: str | None) -> str | None:
+    if given is None or not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        _fail(f"{given[1:]}: {error.strerror}", 2)
+
+
+def _serve(serving: Coroutine[object, object, None]) -> None:
+    import uvloop
+
+    try:
+        uvloop.run(serving)
+    except OSError as error:
+        _fail(f"cannot listen: {error.strerror or error}", 3)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)

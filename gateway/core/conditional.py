@@ -1,0 +1,135 @@
+"""Conditional requests against a representation that is at hand (RFC 9110 §13, RFC 9111 §4.3.2).
+
+Judges preconditions only: how a representation came to be at hand, and whether it is fresh, is not known here.
+Fields that only mean something to the origin, or are malformed, are as if absent.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.dates import http_date
+from gateway.core.etags import ANY, ETag, entity_tag, entity_tags, strong_match, weak_match
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.model import Fields
+
+_DIGEST_BYTES: Final = 16
+# A Last-Modified this much older than Date can be a strong validator (RFC 9110 §8.8.2.2).
+_STRONG_AFTER: Final = 60
+
+
+class Precondition(Enum):
+    """What the preconditions of a request make of it; the value is the status code."""
+
+    PROCEED = 200
+    NOT_MODIFIED = 304
+    FAILED = 412
+
+
+def mint_etag(body: bytes) -> str:
+    """A strong entity-tag made of the content alone, so that every replica mints the same one.
+
+    About 1 GB/s: for bodies of megabytes call it off the event loop.
+    """
+    return f'"{blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()}"'
+
+
+def not_modified(if_none_match: Sequence[str], etag: str) -> bool:
+    """Whether a client that sent these If-None-Match lines holds the page with this entity-tag.
+
+    For pages of mode `policy`, whose entity-tags the gateway mints. "*" is not a match: it names no page the client
+    could hold, and the controller, which knows no preconditions, answers it in full (recordings: protocol-022;
+    RFC 9111 §4.3.2 only recommends 304).
+
+    Args:
+        if_none_match: the field lines in wire order.
+        etag: the page's entity-tag as it is sent.
+    """
+    if not if_none_match:
+        return False
+    if len(if_none_match) == 1 and if_none_match[0] == etag:
+        return True
+    held = entity_tag(etag)
+    tags = entity_tags(if_none_match)
+    return held is not None and tags is not ANY and any(weak_match(tag, held) for tag in tags)
+
+
+def evaluate(method: str, request: Fields, stored: Fields, now: float) -> Precondition:
+    """Judge a request's preconditions in the order of RFC 9110 §13.2.2, If-Range excepted.
+
+    Args:
+        method: the request method; for GET and HEAD a match means 304, for the others 412.
+        request: the request fields.
+        stored: the fields of the representation, a 200 that would be sent without preconditions.
+        now: epoch seconds, for two-digit years.
+    """
+    held = entity_tag(stored.get("etag"))
+    reads = method in {"GET", "HEAD"}
+    if "if-match" in request:
+        tags = entity_tags(request.get_all("if-match"))
+        if not (tags is ANY or (held is not None and any(strong_match(tag, held) for tag in tags))):
+            return Precondition.FAILED
+    elif "if-unmodified-since" in request:
+        limit, modified = _sole_date(request, "if-unmodified-since", now), _modified(stored, now)
+        if limit is not None and modified is not None and modified > limit:
+            return Precondition.FAILED
+    if "if-none-match" in request:
+        tags = entity_tags(request.get_all("if-none-match"))
+        if tags is ANY or (held is not None and any(weak_match(tag, held) for tag in tags)):
+            return Precondition.NOT_MODIFIED if reads else Precondition.FAILED
+    elif reads and _unmodified_since(request, stored, now):
+        return Precondition.NOT_MODIFIED
+    return Precondition.PROCEED
+
+
+def range_applies(request: Fields, stored: Fields, now: float) -> bool:
+    """Whether the Range field of a request may be obeyed: If-Range is absent or holds (RFC 9110 §13.1.5).
+
+    Both kinds of validator are compared strongly: an entity-tag must not be weak, a date must equal a Last-Modified
+    that is at least a minute older than the response's Date. Anything else means the whole representation.
+
+    Args:
+        request: the request fields.
+        stored: the fields of the representation.
+        now: epoch seconds, for two-digit years.
+    """
+    values = request.get_all("if-range")
+    if not values:
+        return True
+    if len(values) > 1:
+        return False
+    asked = entity_tag(values[0])
+    if asked is not None:
+        held = entity_tag(stored.get("etag"))
+        return held is not None and strong_match(asked, held)
+    instant, modified, made = http_date(values[0], now), _modified(stored, now), _sole_date(stored, "date", now)
+    if instant is None or modified is None or made is None:
+        return False
+    return instant == modified and made - modified >= _STRONG_AFTER
+
+
+def _unmodified_since(request: Fields, stored: Fields, now: float) -> bool:
+    """If-Modified-Since against Last-Modified, else Date, else not at all (RFC 9111 §4.3.2)."""
+    since = _sole_date(request, "if-modified-since", now)
+    modified = _modified(stored, now)
+    if modified is None:
+        modified = _sole_date(stored, "date", now)
+    return since is not None and modified is not None and modified <= since
+
+
+def _modified(stored: Fields, now: float) -> int | None:
+    return _sole_date(stored, "last-modified", now)
+
+
+def _sole_date(fields: Fields, name: str, now: float) -> int | None:
+    """The date of a field that stands there once."""
+    values = fields.get_all(name)
+    return http_date(values[0], now) if len(values) == 1 else None
+
+
+__all__ = ["ETag", "Precondition", "evaluate", "mint_etag", "not_modified", "range_applies"]

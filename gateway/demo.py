@@ -1,0 +1,120 @@
+"""`gateway demo`: the gateway before the embedded controller and UAA, with a ready-made login and requests to try."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.app import Gateway
+from gateway.sandbox.controller import Controller
+from gateway.sandbox.people import PEOPLE
+from gateway.sandbox.uaa import Uaa
+from gateway.sandbox.world import World
+from gateway.settings import parse
+
+# What the sandbox's controller prints in its links: an address nobody can reach, so that a link which was not rewritten
+# shows at once.
+ADVERTISED: Final = "https://api.sandbox.example.org"
+
+_SETTINGS: Final = """
+listen: {{host: 127.0.0.1, port: {port}}}
+admin: {{host: 127.0.0.1, port: {admin_port}}}
+public_url: http://127.0.0.1:{port}
+upstream: {{url: {controller}, host_header: api.sandbox.example.org}}
+auth:
+  issuer: {issuer}
+  keys: [{{url: {uaa}/token_keys}}]
+"""
+
+
+class Demo:
+    """The sandbox and a gateway before it, in one process.
+
+    Args:
+        port: the gateway's port.
+        admin_port: its admin port.
+        processes: size of the seeded world.
+    """
+
+    def __init__(self, *, port: int, admin_port: int, processes: int) -> None:
+        self._port: Final = port
+        self._admin_port: Final = admin_port
+        self._uaa: Final = Uaa()
+        self._processes: Final = processes
+
+    async def run(self) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Raises:
+            OSError: a port is taken.
+        """
+        uaa_url = await self._uaa.start()
+        controller = Controller(
+            world=World.seeded(self._processes),
+            external_url=ADVERTISED,
+            uaa_url=uaa_url,
+            verify=self._uaa.verify,
+        )
+        controller_url = await controller.start()
+        try:
+            settings = parse(
+                _SETTINGS.format(
+                    port=self._port,
+                    admin_port=self._admin_port,
+                    controller=controller_url,
+                    uaa=uaa_url,
+                    issuer=self._uaa.issuer,
+                ),
+                {},
+                name="demo",
+            )
+            gateway = Gateway(settings)
+            await gateway.run(ready=lambda: print(introduction(gateway.url, gateway.admin_url, uaa_url), flush=True))
+        finally:
+            await controller.stop()
+            await self._uaa.stop()
+
+
+def introduction(gateway: str, admin: str, uaa: str) -> str:
+    """What the demo prints once it serves.
+
+    Args:
+        gateway: the gateway's URL.
+        admin: its admin URL.
+        uaa: the UAA's URL.
+    """
+    people = "\n".join(f"    {one.username:<18} {one.password:<22} {one.description}" for one in PEOPLE)
+    return f"""
+gateway demo is ready.
+
+  gateway  {gateway}      in front of an embedded Cloud Controller that advertises {ADVERTISED}
+  admin    {admin}      /metrics  /healthz  /readyz
+  uaa      {uaa}
+
+  users (name, password):
+{people}
+
+log in (what `cf login` does):
+
+  token() {{ curl -s -u cf: -d grant_type=password -d username=$1 -d password=$2 {uaa}/oauth/token \\
+    | python3 -c 'import json,sys; print(json.load(sys.stdin)["access_token"])'; }}
+  TOKEN=$(token {PEOPLE[0].username} {PEOPLE[0].password})
+
+then try, in another terminal:
+
+  # the list, twice: the second is a hit
+  curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" \\
+    | grep -iE '^(HTTP|cache-status|age|etag)'
+  # page 2, by following next.href as it was given
+  NEXT=$(curl -s {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" \\
+    | python3 -c 'import json,sys; print(json.load(sys.stdin)["pagination"]["next"]["href"])'); echo "$NEXT"
+  curl -s "$NEXT" -H "Authorization: bearer $TOKEN" | head -c 300; echo
+  # 401 without a token, 403 without the scope
+  curl -is {gateway}/v3/processes | head -12
+  curl -is {gateway}/v3/processes -H "Authorization: bearer $(token openid_only openid_only)" | head -12
+  # 304 with the page's entity-tag
+  ETAG=$(curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" | tr -d '\\r' \\
+    | sed -n 's/^etag: //Ip')
+  curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" -H "If-None-Match: $ETAG" | head -8
+
+Ctrl-C stops it.
+"""

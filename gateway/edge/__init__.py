@@ -1,0 +1,1 @@
+"""The clients' side: the aiohttp server, its limits, and how replies are written."""

@@ -1,0 +1,132 @@
+"""What came in: from aiohttp's parsed request to the model, and what is refused before anything is decided.
+
+aiohttp's parser has judged the framing (C extension required); this adds what it lets through (peers.md, "Framing").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import HttpVersion11
+from aiohttp.web_protocol import RequestPayloadError
+
+from gateway.core import target as targets
+from gateway.core.errors import Denial, Reason
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.pipeline.ports import ContentError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+# Upper case only: the client library would send "get" as GET, and what is authorised must be what is forwarded.
+_METHOD: Final = re.compile(r"[A-Z][A-Z_-]{0,31}")
+# RFC 9112 §3.2, RFC 3986 §3.2.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may measure, in bytes.
+
+    Attributes:
+        max_line_bytes: the request line.
+        max_header_bytes: all fields together, and each of them.
+        max_body_bytes: the content; None for no limit.
+    """
+
+    max_line_bytes: int
+    max_header_bytes: int
+    max_body_bytes: int | None = None
+
+
+def head_of(request: web.BaseRequest) -> RequestHead:
+    """The request head as it came, the target not yet canonical."""
+    transport = request.transport
+    peer = None if transport is None else transport.get_extra_info("peername")
+    return RequestHead(
+        method=request.method,
+        target=Target(request.raw_path),
+        fields=Fields(
+            (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
+        ),
+        peer=peer[0] if isinstance(peer, tuple) else "",
+        scheme="https" if transport is not None and transport.get_extra_info("sslcontext") else "http",
+        has_body=request.can_read_body,
+    )
+
+
+def canonical(head: RequestHead, limits: Limits, *, strict_api: bool, host_optional: bool = False) -> RequestHead:
+    """The head with its one canonical target.
+
+    Args:
+        head: as `head_of` made it.
+        limits: what it may measure.
+        strict_api: whether targets are read as the Cloud Controller reads them.
+        host_optional: whether Host may be missing, as in HTTP/1.0 (RFC 9112 §3.2).
+
+    Raises:
+        Denial: the method, Host, a field value or the target is not acceptable.
+    """
+    if _METHOD.fullmatch(head.method) is None or head.method == "CONNECT":
+        raise Denial(Reason.BAD_REQUEST, "method not acceptable")
+    hosts = head.fields.get_all("host")
+    if len(hosts) > 1 or not (hosts or host_optional) or any(_HOST.fullmatch(host) is None for host in hosts):
+        raise Denial(Reason.BAD_REQUEST, "exactly one valid Host is required")
+    if any(not value.isascii() and _undecodable(value) for _, value in head.fields):
+        raise Denial(Reason.BAD_REQUEST, "a field value is not UTF-8")
+    if sum(len(name) + len(value) for name, value in head.fields) > limits.max_header_bytes:
+        raise Denial(Reason.FIELDS_TOO_LARGE, f"at most {limits.max_header_bytes} bytes of fields")
+    announced = head.fields.get("content-length") or "0"
+    if limits.max_body_bytes is not None and int(announced) > limits.max_body_bytes:
+        raise _too_large(limits.max_body_bytes)
+    return replace(head, target=targets.parse(str(head.target), strict_api=strict_api))
+
+
+def _undecodable(value: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in value)
+
+
+def _too_large(limit: int) -> Denial:
+    return Denial(Reason.BODY_TOO_LARGE, f"at most {limit} bytes")
+
+
+class Upload:
+    """The request content as it arrives; the first read tells a waiting client to go on (RFC 9110 §10.1.1)."""
+
+    def __init__(self, request: web.BaseRequest, limit: int | None) -> None:
+        self._request = request
+        self._limit = limit
+        self._read = 0
+        expects = request.headers.get("Expect", "").strip().lower() == "100-continue"
+        self._continue = expects and request.version >= HttpVersion11
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it has been read."""
+        return self._request.content.at_eof()
+
+    def __aiter__(self) -> Upload:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece.
+
+        Raises:
+            ContentError: the framing is broken, the content is too large, or the client went away.
+        """
+        if self._continue and self._request.transport is not None:
+            self._continue = False
+            self._request.transport.write(_CONTINUE)
+        try:
+            piece = await self._request.content.readany()
+        except (RequestPayloadError, OSError) as error:
+            raise ContentError(Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")) from error
+        if not piece:
+            raise StopAsyncIteration
+        self._read += len(piece)
+        if self._limit is not None and self._read > self._limit:
+            raise ContentError(_too_large(self._limit))
+        return piece

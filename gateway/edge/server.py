@@ -1,0 +1,191 @@
+"""The ordinary lane: aiohttp's low-level server, one handler, no router.
+
+Turns what aiohttp parsed into a `RequestHead`, hands it to the pipeline, writes the reply, and records the exchange
+exactly once on every path, cancellation included. Decides nothing about access or caching.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import HttpVersion11, web
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
+
+from gateway.core.errors import Denial, Reason, render
+from gateway.core.forwarding import request_id
+from gateway.edge.receive import Limits, Upload, canonical, head_of
+from gateway.pipeline.decide import refuse
+from gateway.pipeline.exchange import Exchange, Reply
+from gateway.pipeline.ports import UpstreamError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
+    from aiohttp.streams import StreamReader
+
+    from gateway.pipeline.fulfil import Pipeline
+    from gateway.pipeline.ports import Recorder
+
+# How long the rest of an unread body is swallowed, so that the answer is not lost in a reset.
+_LINGER: Final = 2.0
+_REQUEST_ID: Final = "X-VCAP-Request-ID"
+ADDED: Final = web.ResponseKey("added", list[str])  # fields that aiohttp adds to a response that did not have them
+
+
+class Request(web.BaseRequest):
+    """A request whose responses carry just the fields they were given, plus Date."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        for added in response.get(ADDED, ()):
+            response.headers.popall(added, None)
+
+
+class Connection(RequestHandler):
+    """A connection whose parse errors are answered in the controller's error format."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature; the text is aiohttp's, not the controller's
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, or a fault of ours; the connection closes after it."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response had begun")
+        if status >= 500:
+            self.logger.error("unhandled fault", exc_info=exc)
+        elif isinstance(self._manager, Server):
+            self._manager.malformed()
+        reason = Reason.INTERNAL if status >= 500 else Reason.BAD_REQUEST
+        code, fields, body = render(Denial(reason), "/v3")
+        response = web.Response(status=code, headers=CIMultiDict(fields.pairs), body=body)
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Accepts connections and answers each request through the pipeline.
+
+    Args:
+        pipeline: answers exchanges.
+        recorder: told about each exchange once, when it is over.
+        clock: epoch seconds.
+        strict_api: whether targets are canonicalised as the Cloud Controller reads them.
+        limits: what a request may measure.
+        keepalive: seconds an idle connection is kept.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float],
+        strict_api: bool,
+        limits: Limits,
+        keepalive: float,
+    ) -> None:
+        super().__init__(
+            self._handle,
+            request_factory=self._request,
+            handler_cancellation=True,
+            max_line_size=limits.max_line_bytes,
+            max_field_size=limits.max_header_bytes,
+            max_headers=256,
+            keepalive_timeout=keepalive,
+            auto_decompress=False,
+            access_log=None,
+            lingering_time=_LINGER,
+        )
+        self._pipeline: Final = pipeline
+        self._recorder: Final = recorder
+        self._clock: Final = clock
+        self._strict_api: Final = strict_api
+        self._limits: Final = limits
+
+    def __call__(self) -> RequestHandler:
+        """A protocol for a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return Request(message, payload, protocol, writer, task, self._loop)
+
+    def malformed(self) -> None:
+        """Count a request that could not be parsed."""
+        self._recorder.malformed()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        received = self._clock()
+        exchange = Exchange(head_of(request), request_id=str(uuid.uuid4()), received_at=received)
+        complete = False
+        self._recorder.begin()
+        try:
+            upload = Upload(request, self._limits.max_body_bytes) if exchange.head.has_body else None
+            reply = await self._reply(request, exchange, upload)
+            exchange.status = reply.status
+            response = await self._deliver(request, exchange, reply, upload)
+            complete = True
+        finally:
+            self._recorder.record(exchange, complete=complete, seconds=self._clock() - received)
+        return response
+
+    async def _reply(self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None) -> Reply:
+        exchange.request_id = request_id(exchange.head.fields, exchange.request_id)
+        try:
+            exchange.head = canonical(
+                exchange.head,
+                self._limits,
+                strict_api=self._strict_api,
+                host_optional=request.version < HttpVersion11,
+            )
+        except Denial as denial:
+            return refuse(exchange, denial)
+        return await self._pipeline.answer(exchange, upload)
+
+    async def _deliver(
+        self, request: web.BaseRequest, exchange: Exchange, reply: Reply, upload: Upload | None
+    ) -> web.StreamResponse:
+        headers = CIMultiDict(reply.fields.pairs)
+        if _REQUEST_ID not in headers:
+            headers[_REQUEST_ID] = exchange.request_id
+        stream = None if reply.body is None or isinstance(reply.body, bytes) else reply.body
+        response: web.StreamResponse
+        if isinstance(reply.body, bytes):
+            response = web.Response(status=reply.status, reason=reply.reason, headers=headers, body=reply.body)
+        else:
+            response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
+        response[ADDED] = [name for name in ("Server", "Content-Type") if name not in headers]
+        if (upload is not None and not upload.finished) or (
+            request.version < HttpVersion11 and "Content-Length" not in response.headers
+        ):
+            # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message.
+            response.force_close()
+        try:
+            await response.prepare(request)
+            if stream is not None:
+                async for chunk in stream:
+                    await response.write(chunk)
+            await response.write_eof()
+        except UpstreamError as error:
+            # The head is out: the only honest end is a broken transfer.
+            exchange.detail = error.detail
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError(error.detail) from error
+        finally:
+            if stream is not None:
+                await stream.aclose()
+        return response

@@ -1,0 +1,68 @@
+"""One upstream fetch for many waiters.
+
+Knows nothing of HTTP: a key, a coroutine to run once, and the callers that wait for it. The fetch belongs to all of its
+waiters: it goes on while one of them is left and is cancelled with the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+
+Result = TypeVar("Result")
+
+
+class _Flight(Generic[Result]):
+    __slots__ = ("task", "waiters")
+
+    def __init__(self, task: asyncio.Task[Result]) -> None:
+        self.task = task
+        self.waiters = 0
+
+
+class Collapse(Generic[Result]):
+    """Runs at most one coroutine a key at a time."""
+
+    __slots__ = ("_flights",)
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, _Flight[Result]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, Result]]) -> tuple[Result, bool]:
+        """The result of the one fetch for `key`, started here or joined.
+
+        Args:
+            key: must hold everything that makes results differ, visibility domain included.
+            fetch: makes the coroutine; called only when none is under way.
+
+        Returns:
+            The result, and whether this call joined a fetch that another one had started.
+
+        Raises:
+            Whatever the fetch raises, to every waiter.
+        """
+        flight = self._flights.get(key)
+        joined = flight is not None
+        if flight is None:
+            flight = _Flight(asyncio.ensure_future(fetch()))
+            self._flights[key] = flight
+            flight.task.add_done_callback(lambda _: self._forget(key, flight))
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task), joined
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0 and not flight.task.done():
+                # Forgotten before it is cancelled: who comes now must not join a dying fetch.
+                self._forget(key, flight)
+                flight.task.cancel()
+
+    def _forget(self, key: Hashable, flight: _Flight[Result]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

@@ -1,0 +1,294 @@
+"""The synchronous front half: route, authenticate, authorize, key, lookup, precondition.
+
+Pure policy over an `Exchange`: an ordinary function without `await`, so that it can be called from any lane and tested
+with literal values. Each step either lets the exchange go on (None) or ends the front half with an outcome. A need is
+satisfied by `fulfil`, which calls `decide` again; the exchange continues at the step that stated it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from gateway.core import bearer
+from gateway.core.cache_status import render as cache_status
+from gateway.core.conditional import not_modified
+from gateway.core.errors import Denial, Reason, render
+from gateway.core.fields import cache_control
+from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
+from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
+from gateway.core.routes import Access, CacheMode, RouteTable, Share
+from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
+from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.model import VisibilityDomain
+    from gateway.pipeline.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything `decide` judges by.
+
+    Attributes:
+        routes: the route table.
+        verifier: bearer token verification.
+        store: cached pages.
+        cache_name: the gateway's name in Cache-Status (RFC 9211 §2).
+    """
+
+    routes: RouteTable
+    verifier: TokenVerifier
+    store: PageStore
+    cache_name: str = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchKeys:
+    """A need: the token names a key that is not held.
+
+    Attributes:
+        kid: the key id in the token's header, None when it has none.
+    """
+
+    kid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A need: the controller must be asked.
+
+    Attributes:
+        fill: whether the answer may be stored under the exchange's key.
+    """
+
+    fill: bool
+
+
+Outcome = Reply | FetchKeys | Fetch
+
+
+def decide(exchange: Exchange, policy: Policy, now: float) -> Outcome:
+    """Carry an exchange as far as it goes without waiting.
+
+    Args:
+        exchange: the request so far; written to.
+        policy: what to judge by.
+        now: epoch seconds.
+
+    Returns:
+        The answer, or what must be had before there can be one.
+    """
+    try:
+        while exchange.step < len(STEPS):
+            outcome = STEPS[exchange.step](exchange, policy, now)
+            if outcome is not None:
+                return outcome
+            exchange.step += 1
+    except Denial as denial:
+        return refuse(exchange, denial)
+    return Fetch(fill=exchange.key is not None and exchange.bypass is None and exchange.head.method == "GET")
+
+
+def refuse(exchange: Exchange, denial: Denial) -> Reply:
+    """A denial as the reply of this exchange."""
+    exchange.denied = denial.reason
+    exchange.detail = denial.detail or None
+    status, fields, body = render(denial, exchange.head.target.path)
+    return Reply(status, fields, body)
+
+
+def route(exchange: Exchange, policy: Policy, _now: float) -> None:
+    """Find the row of the table."""
+    row = policy.routes.match(exchange.head.method, exchange.head.target.path)
+    if row is None:
+        raise Denial(Reason.UNKNOWN_ROUTE)
+    exchange.route = row
+    if row.access is Access.DENY:
+        raise Denial(Reason.DENIED_ROUTE, f"the rule {row.template} lets nobody pass")
+
+
+def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | None:
+    """Find out whom the token speaks for (RFC 6750, RFC 7519, controller.md §2).
+
+    A public row does not fail on a bad token, and a lenient one leaves it to the controller.
+    """
+    row = exchange.row
+    if row.access is Access.PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC):
+        return None
+    forgiving = row.lenient or row.access is Access.PUBLIC
+    try:
+        token = bearer.extract(exchange.head.fields.get_all("authorization"))
+        if token is None:
+            raise bearer.no_token()
+        verdict = policy.verifier.verify(token, now)
+        if isinstance(verdict, KeyUnknown):
+            if not exchange.keys_fetched:
+                return FetchKeys(verdict.kid)
+            verdict = Rejected("unknown-key")
+        if isinstance(verdict, Rejected):
+            raise bearer.invalid_token(verdict.fault, verdict.detail)
+    except Denial as denial:
+        exchange.token_fault = denial.detail or denial.reason.value
+        if not forgiving:
+            raise
+        return None
+    exchange.principal = verdict
+    return None
+
+
+def authorize(exchange: Exchange, _policy: Policy, _now: float) -> None:
+    """Check that the token carries one of the scopes the row asks for."""
+    row = exchange.row
+    principal = exchange.principal
+    if row.access is not Access.SCOPES or principal is None or not row.scopes_any:
+        return
+    if principal.scopes.isdisjoint(row.scopes_any):
+        raise bearer.insufficient_scope(row.scopes_any, principal.scopes)
+
+
+def key(exchange: Exchange, _policy: Policy, _now: float) -> None:
+    """Say under which key a page of this request is kept, or name why it is not."""
+    exchange.bypass = _bypass(exchange)
+    if exchange.bypass is not None:
+        exchange.verdict = Verdict.BYPASS
+        return
+    domain = _domain(exchange)
+    variant = accept_class(exchange.head.fields.get_all("accept"))
+    if domain is None or variant is None:
+        exchange.bypass = Bypass.TOKEN if domain is None else Bypass.ACCEPT
+        exchange.verdict = Verdict.BYPASS
+        return
+    target = exchange.head.target
+    exchange.key = CacheKey(domain.id, target.path, canonical_query(target.query), variant)
+
+
+def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
+    """Look for a page that may answer this request."""
+    if exchange.key is None:
+        return
+    asked = cache_control(exchange.head.fields.get_all("cache-control"))
+    if asked.no_store:
+        exchange.bypass = Bypass.NO_STORE
+        exchange.verdict = Verdict.BYPASS
+        return
+    entry = policy.store.get(exchange.key)
+    # The key holds the domain; what the store hands out is believed only if it says so itself.
+    if entry is not None and entry.key == exchange.key:
+        exchange.entry = entry
+    if exchange.entry is not None and not asked.no_cache and _acceptable(exchange.entry, asked.max_age, now):
+        exchange.verdict = Verdict.HIT if now < exchange.entry.fresh_until else Verdict.STALE
+        exchange.refresh = exchange.verdict is Verdict.STALE
+        return
+    if asked.only_if_cached:
+        raise Denial(Reason.ONLY_IF_CACHED)
+    exchange.verdict = Verdict.REVALIDATED if asked.no_cache else Verdict.MISS
+
+
+def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None:
+    """Answer from the page: 304 when the client has it already, else the page (RFC 9110 §13)."""
+    if exchange.entry is None or exchange.verdict not in {Verdict.HIT, Verdict.STALE}:
+        return None
+    return from_entry(exchange, exchange.entry, policy.cache_name, now)
+
+
+Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
+STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, precondition)
+    route,
+    authenticate,
+    authorize,
+    key,
+    lookup,
+    precondition,
+)
+
+
+def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float) -> Reply:
+    """Render a stored page as the answer to this request: Age, Cache-Status, and 304 where it suffices.
+
+    Args:
+        exchange: the request; its verdict says how the page came to be served.
+        entry: the page, of the exchange's own domain.
+        cache_name: name in Cache-Status.
+        now: epoch seconds.
+    """
+    status_field = describe(exchange, cache_name, ttl=entry.fresh_until - now)
+    served = exchange.verdict in {Verdict.HIT, Verdict.STALE}
+    extra = [("ETag", entry.etag), ("Cache-Status", status_field)]
+    if served:
+        extra.append(("Age", str(max(0, int(now - entry.stored_at)))))
+    if "accept" in exchange.head.fields:
+        extra.append(("Vary", "Accept"))  # as the controller does (controller.md §4)
+    if not_modified(exchange.head.fields.get_all("if-none-match"), entry.etag):
+        return Reply(304, Fields(extra))
+    fields = entry.fields.plus(*extra)
+    if exchange.head.method == "HEAD":
+        return Reply(200, fields.plus(("Content-Length", str(len(entry.body)))))
+    return Reply(200, fields, entry.body)
+
+
+def describe(exchange: Exchange, cache_name: str, *, ttl: float | None = None) -> str:
+    """The Cache-Status member of this exchange (RFC 9211)."""
+    seconds = None if ttl is None else int(ttl)
+    detail = exchange.bypass.value if exchange.bypass else exchange.detail
+    match exchange.verdict:
+        case Verdict.HIT | Verdict.STALE if exchange.fwd_status is None and exchange.detail is None:
+            return cache_status(cache_name, hit=True, ttl=seconds)
+        case Verdict.HIT | Verdict.STALE:
+            return cache_status(cache_name, fwd="stale", fwd_status=exchange.fwd_status, ttl=seconds, detail=detail)
+        case Verdict.REVALIDATED:
+            return cache_status(
+                cache_name, fwd="request", fwd_status=exchange.fwd_status, stored=exchange.stored, ttl=seconds
+            )
+        case Verdict.MISS | Verdict.COLLAPSED:
+            return cache_status(
+                cache_name,
+                fwd="miss" if exchange.entry is None else "stale",
+                fwd_status=exchange.fwd_status,
+                stored=exchange.stored,
+                collapsed=exchange.collapsed,
+                ttl=seconds,
+                detail=detail,
+            )
+        case Verdict.BYPASS | Verdict.NONE:
+            method = exchange.bypass is Bypass.METHOD
+            return cache_status(cache_name, fwd="method" if method else "bypass", detail=None if method else detail)
+
+
+def _bypass(exchange: Exchange) -> Bypass | None:
+    """Why the cache has no part in this request, before anything is known of the principal."""
+    head = exchange.head
+    if head.method not in {"GET", "HEAD"}:
+        return Bypass.METHOD
+    if exchange.row.cache.mode is not CacheMode.POLICY:
+        return Bypass.ROUTE
+    if "origin" in head.fields:
+        return Bypass.ORIGIN_FIELD
+    if "range" in head.fields:
+        return Bypass.RANGE
+    if head.has_body:
+        return Bypass.CONTENT
+    return None if shareable_query(head.target.query) else Bypass.QUERY
+
+
+def _domain(exchange: Exchange) -> VisibilityDomain | None:
+    """The visibility domain of this request's page; None when the token could not be judged."""
+    row = exchange.row
+    principal: Principal | None = exchange.principal
+    if row.access is Access.PUBLIC and row.cache.share is Share.PUBLIC:
+        return PUBLIC_DOMAIN
+    if principal is None:
+        anonymous = row.access is Access.PUBLIC and "authorization" not in exchange.head.fields
+        return ANONYMOUS_DOMAIN if anonymous else None
+    if row.cache.share is Share.GLOBAL and principal.global_domain is not None:
+        return principal.global_domain
+    return principal.domain
+
+
+def _acceptable(entry: Entry, max_age: int | None, now: float) -> bool:
+    """Whether the page may be served without asking: fresh or refreshable, and young enough for the client."""
+    if max_age is not None and now - entry.stored_at > max_age:
+        return False
+    return now < max(entry.fresh_until, entry.refresh_until)

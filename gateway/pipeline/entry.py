@@ -1,0 +1,55 @@
+"""A stored page: immutable, complete, and carrying the key and domain it was stored under.
+
+The key and the domain are compared again on every read (design.md, "Visibility domains"), so a store that hands out the
+wrong entry is a miss and never a leak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.core.keys import CacheKey
+    from gateway.core.model import Fields
+
+# What Python itself spends on an entry beside the bytes that are counted: the objects and their slots in two tables.
+ENTRY_OVERHEAD: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One page as it will be served.
+
+    Attributes:
+        key: the key it was stored under; holds the visibility domain.
+        fields: the response fields a hit repeats, links rewritten, per-request ones removed.
+        body: the content, links rewritten.
+        etag: the minted strong entity-tag.
+        stored_at: when the response arrived, epoch seconds.
+        fresh_until: end of its freshness, epoch seconds.
+        refresh_until: until then a stale copy is served while one request refreshes it (RFC 5861 §3).
+        error_until: until then a stale copy stands in for a failing controller (RFC 5861 §4).
+        tags: what must drop it (core/invalidation.py).
+    """
+
+    key: CacheKey
+    fields: Fields
+    body: bytes
+    etag: str
+    stored_at: float
+    fresh_until: float
+    refresh_until: float
+    error_until: float
+    tags: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes this entry counts for in the store's budget."""
+        fields = sum(len(name) + len(value) for name, value in self.fields.pairs)
+        return len(self.body) + fields + len(self.key.path) + len(self.key.query) + ENTRY_OVERHEAD
+
+    @property
+    def dead_after(self) -> float:
+        """When nothing may be served from it any more, epoch seconds."""
+        return max(self.fresh_until, self.refresh_until, self.error_until)

@@ -1,0 +1,135 @@
+"""The per-request context: what is known about one exchange so far, filled in step by step.
+
+A plain record with slots. It decides nothing; `decide` and `fulfil` write it, delivery and recording read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.core.errors import Reason
+    from gateway.core.keys import CacheKey
+    from gateway.core.model import Fields, Principal, RequestHead
+    from gateway.core.routes import Route
+    from gateway.pipeline.entry import Entry
+
+
+class Stream(Protocol):
+    """Content that arrives piece by piece; must be exhausted or closed."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces."""
+
+    async def aclose(self) -> None:
+        """Let go of what it is read from."""
+
+
+class Bypass(Enum):
+    """Why a request is not answered from, or kept out of, the cache; the `detail` of Cache-Status (RFC 9211 §2.8)."""
+
+    METHOD = "method"
+    ROUTE = "route"
+    ORIGIN_FIELD = "origin-field"
+    RANGE = "range"
+    CONTENT = "request-content"
+    ACCEPT = "accept"
+    QUERY = "query"
+    TOKEN = "unverified-token"  # noqa: S105 - a reason, not a secret
+    NO_STORE = "no-store"
+
+
+class Verdict(Enum):
+    """What the cache did; the closed `cache` label of metrics and logs."""
+
+    NONE = "none"  # answered before the cache was asked
+    HIT = "hit"
+    STALE = "stale"
+    MISS = "miss"
+    REVALIDATED = "revalidated"  # the client asked for an end-to-end reload
+    COLLAPSED = "collapsed"
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer ready to be delivered.
+
+    Attributes:
+        status: status code.
+        fields: response fields without framing ones, except a Content-Length that describes a body not in hand.
+        body: the whole content, or a stream of it, or None when there is none.
+        reason: the reason phrase when it is not the usual one.
+    """
+
+    status: int
+    fields: Fields
+    body: bytes | Stream | None = None
+    reason: str | None = None
+
+
+class Exchange:
+    """One request on its way through the pipeline."""
+
+    __slots__ = (
+        "bypass",
+        "collapsed",
+        "denied",
+        "detail",
+        "entry",
+        "fwd_status",
+        "head",
+        "key",
+        "keys_fetched",
+        "principal",
+        "received_at",
+        "refresh",
+        "request_id",
+        "route",
+        "status",
+        "step",
+        "stored",
+        "token_fault",
+        "upstream_seconds",
+        "verdict",
+    )
+
+    def __init__(self, head: RequestHead, *, request_id: str, received_at: float) -> None:
+        """Begin an exchange.
+
+        Args:
+            head: the request head, target already canonical.
+            request_id: the id sent to the controller (controller.md §4).
+            received_at: when the head had arrived, epoch seconds.
+        """
+        self.head = head
+        self.request_id = request_id
+        self.received_at = received_at
+        self.step = 0
+        self.route: Route | None = None
+        self.principal: Principal | None = None
+        self.token_fault: str | None = None
+        self.keys_fetched = False
+        self.key: CacheKey | None = None
+        self.entry: Entry | None = None
+        self.verdict = Verdict.NONE
+        self.bypass: Bypass | None = None
+        self.refresh = False
+        self.collapsed = False
+        self.stored = False
+        self.detail: str | None = None
+        self.fwd_status: int | None = None
+        self.denied: Reason | None = None
+        self.status = 0
+        self.upstream_seconds = 0.0
+
+    @property
+    def row(self) -> Route:
+        """The route, once the first step has found it."""
+        if self.route is None:
+            raise RuntimeError("this exchange has not been routed")
+        return self.route

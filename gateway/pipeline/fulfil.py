@@ -1,0 +1,295 @@
+"""The asynchronous back half: satisfy what `decide` needs, ask the controller, store, answer.
+
+The only place where a request waits. Failures of the controller become answers here; cancellation passes through and
+releases whatever was held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.errors import Denial, Reason
+from gateway.core.invalidation import dropped_by, tags_of_page
+from gateway.pipeline.collapse import Collapse
+from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, from_entry, refuse
+from gateway.pipeline.exchange import Exchange, Reply, Verdict
+from gateway.pipeline.jobs import PendingJobs
+from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
+from gateway.pipeline.transform import (
+    Page,
+    collect,
+    is_json,
+    mint,
+    response_fields,
+    rewrite,
+    unstorable,
+    without_byte_exact,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from gateway.core.links import Rewriter
+    from gateway.core.model import Fields, RequestHead
+    from gateway.pipeline.decide import Policy
+    from gateway.pipeline.entry import Entry
+    from gateway.pipeline.outgoing import Outgoing
+    from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_FAILURES: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
+_REASONS: Final = {
+    "unreachable": Reason.UPSTREAM_UNREACHABLE,
+    "timeout": Reason.UPSTREAM_TIMEOUT,
+    "broken": Reason.UPSTREAM_BROKEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What a fetch for a key brought.
+
+    Attributes:
+        page: the answer, for the one who asked.
+        entry: the stored page that others of the domain may have too, or None.
+        why_not: why there is no entry.
+        seconds: how long the controller took.
+    """
+
+    page: Page
+    entry: Entry | None
+    why_not: str | None
+    seconds: float
+
+
+class Pipeline:
+    """Answers requests.
+
+    Args:
+        policy: what `decide` judges by.
+        upstream: the controller.
+        links: where links in answers are to point; None to leave answers as they are.
+        outgoing: how request fields are made for the controller.
+        clock: epoch seconds.
+        max_rewrite_bytes: the largest answer that is held to rewrite its links.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        upstream: Upstream,
+        links: Links | None,
+        outgoing: Outgoing,
+        clock: Callable[[], float],
+        max_rewrite_bytes: int,
+    ) -> None:
+        self.policy: Final = policy
+        self._upstream: Final = upstream
+        self._links: Final = links
+        self._outgoing: Final = outgoing
+        self._clock: Final = clock
+        self._max_rewrite_bytes: Final = max_rewrite_bytes
+        self._fills: Final[Collapse[Fill]] = Collapse()
+        self._jobs: Final = PendingJobs()
+        self._behind: Final[set[asyncio.Task[None]]] = set()
+
+    async def answer(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
+        """Carry an exchange to its reply.
+
+        Args:
+            exchange: a new exchange.
+            body: the request content as it arrives, None when there is none.
+
+        Returns:
+            The reply; when its body is an iterator the caller must exhaust or close it.
+        """
+        while True:
+            outcome = decide(exchange, self.policy, self._clock())
+            match outcome:
+                case Reply():
+                    if exchange.refresh:
+                        self._refresh_behind(exchange)
+                    return outcome
+                case FetchKeys(kid):
+                    try:
+                        await self.policy.verifier.fetch_for(kid)
+                    except KeysUnavailableError as error:
+                        return refuse(exchange, Denial(Reason.KEYS_UNAVAILABLE, str(error)))
+                    exchange.keys_fetched = True
+                case Fetch(fill=fill):
+                    try:
+                        return await (self._fill(exchange) if fill else self._forward(exchange, body))
+                    except UpstreamError as error:
+                        return refuse(exchange, Denial(_REASONS[error.kind], error.detail))
+                    except ContentError as error:
+                        return refuse(exchange, error.denial)
+
+    async def drain(self) -> None:
+        """Wait for the refreshes that are under way behind answers."""
+        while self._behind:
+            await asyncio.gather(*self._behind, return_exceptions=True)
+
+    # -- answers that may be stored
+
+    async def _fill(self, exchange: Exchange) -> Reply:
+        try:
+            fill, exchange.collapsed = await self._fetch_page(exchange)
+        except UpstreamError as error:
+            stale = self._stale_if_error(exchange, None)
+            if stale is None:
+                raise
+            exchange.detail = f"stale-if-error: {error.kind}"
+            return stale
+        exchange.upstream_seconds = fill.seconds
+        if fill.entry is not None:
+            exchange.stored = True
+            return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock())
+        if exchange.collapsed:
+            # What cannot be stored is the other one's own answer: ask for this one's.
+            exchange.collapsed = False
+            return await self._forward(exchange, None)
+        if fill.page.status in _FAILURES:
+            stale = self._stale_if_error(exchange, fill.page.status)
+            if stale is not None:
+                return stale
+        exchange.fwd_status = fill.page.status
+        exchange.detail = fill.why_not
+        page = fill.page
+        return Reply(page.status, self._described(exchange, page.fields), page.body, page.reason)
+
+    async def _fetch_page(self, exchange: Exchange) -> tuple[Fill, bool]:
+        """Fetch the page of the exchange's key, or join who is fetching it already.
+
+        The generation is part of the collapse key: who asks after a write does not join a fetch from before it.
+        """
+        tags = tags_of_page(exchange.row, exchange.head.target.path)
+        generation = self.policy.store.generation(tags)
+        return await self._fills.run(
+            (exchange.key, generation), lambda: self._fetch_and_store(exchange, tags, generation)
+        )
+
+    async def _fetch_and_store(self, exchange: Exchange, tags: tuple[str, ...], generation: int) -> Fill:
+        route, key = exchange.row, exchange.key
+        rewriter = await self._rewriter()
+        started = self._clock()
+        response = await self._upstream.send(self._request(exchange), None)
+        fields = response_fields(response.head, route, rewriter, self._outgoing.via)
+        body = await collect(response, self._max_rewrite_bytes)
+        arrived = self._clock()
+        if is_json(fields):
+            body = await rewrite(body, rewriter if route.rewrite else None)
+            fields = without_byte_exact(fields)
+        page = Page(response.head.status, response.head.reason, fields, body)
+        why_not = unstorable(page)
+        entry = None
+        if why_not is None and key is not None:
+            entry = await mint(page, key, route.cache, tags, arrived)
+            why_not = self.policy.store.put(entry, generation=generation)
+        return Fill(page, entry if why_not is None else None, why_not, arrived - started)
+
+    def _stale_if_error(self, exchange: Exchange, status: int | None) -> Reply | None:
+        entry, now = exchange.entry, self._clock()
+        if entry is None or exchange.verdict is Verdict.REVALIDATED or now >= entry.error_until:
+            return None
+        exchange.verdict = Verdict.STALE
+        exchange.fwd_status = status
+        exchange.detail = "stale-if-error"
+        return from_entry(exchange, entry, self.policy.cache_name, now)
+
+    def _refresh_behind(self, exchange: Exchange) -> None:
+        task = asyncio.ensure_future(self._refresh(exchange))
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _refresh(self, exchange: Exchange) -> None:
+        try:
+            await self._fetch_page(exchange)
+        except UpstreamError:
+            return  # the stale page stands until its window ends; the failure is counted by the client
+
+    # -- answers that are not stored
+
+    async def _forward(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
+        """Send the request as it is and relay what comes back."""
+        method = exchange.head.method
+        rewriter = await self._rewriter()
+        drops = frozenset[str]() if method in _SAFE else dropped_by(method, exchange.head.target.path)
+        started = self._clock()
+        try:
+            response = await self._upstream.send(self._request(exchange), body)
+        except UpstreamError as error:
+            if error.sent:
+                self.policy.store.invalidate(drops)
+            raise
+        except (asyncio.CancelledError, ContentError):
+            # The controller may have taken the write before its client went away.
+            self.policy.store.invalidate(drops)
+            raise
+        exchange.upstream_seconds = self._clock() - started
+        exchange.fwd_status = response.head.status
+        if drops and not 400 <= response.head.status < 500:
+            self.policy.store.invalidate(drops)
+            if response.head.status == 202:
+                self._jobs.remember(response.head.fields.get("location"), drops)
+        return await self._relay(exchange, response, rewriter)
+
+    async def _relay(self, exchange: Exchange, response: UpstreamResponse, rewriter: Rewriter | None) -> Reply:
+        route, head = exchange.row, response.head
+        fields = self._described(exchange, response_fields(head, route, rewriter, self._outgoing.via))
+        rewriting = rewriter is not None and route.rewrite and is_json(fields)
+        if rewriting:
+            fields = without_byte_exact(fields)
+        if exchange.head.method == "HEAD" or head.status in {204, 304}:
+            await response.release()
+            return Reply(head.status, fields, None, head.reason)
+        if not rewriting:
+            return Reply(head.status, fields, await Relayed.begin(response), head.reason)
+        body = await collect(response, self._max_rewrite_bytes)
+        self.policy.store.invalidate(self._jobs.ended(exchange.head.target.path, head.status, body))
+        return Reply(head.status, fields, await rewrite(body, rewriter), head.reason)
+
+    # -- shared by both
+
+    def _described(self, exchange: Exchange, fields: Fields) -> Fields:
+        return fields.plus(("Cache-Status", describe(exchange, self.policy.cache_name)))
+
+    async def _rewriter(self) -> Rewriter | None:
+        return None if self._links is None else await self._links.rewriter()
+
+    def _request(self, exchange: Exchange) -> RequestHead:
+        return self._outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
+
+
+class Relayed:
+    """A body on its way through; whoever holds it must exhaust or close it."""
+
+    __slots__ = ("_chunks", "_first", "_response")
+
+    def __init__(self, first: bytes | None, chunks: AsyncIterator[bytes], response: UpstreamResponse) -> None:
+        self._first = first
+        self._chunks = chunks
+        self._response = response
+
+    @classmethod
+    async def begin(cls, response: UpstreamResponse) -> Relayed:
+        """Wait for the first piece, so that a break before it can still become an error answer."""
+        chunks = response.chunks()
+        try:
+            return cls(await anext(chunks, None), chunks, response)
+        except BaseException:
+            await response.release()
+            raise
+
+    def __aiter__(self) -> Relayed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, None
+        return await anext(self._chunks) if first is None else first
+
+    async def aclose(self) -> None:
+        """Release the controller's connection; cuts the transfer when it is not over."""
+        await self._response.release()

@@ -1,0 +1,58 @@
+"""The request as the controller gets it.
+
+A fetch whose answer may be shown to more than the one who asked carries nothing of that one's Host or, where everybody
+may see the answer, of its token: no client may write itself into a shared page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gateway.core import forwarding
+from gateway.core.model import PUBLIC_DOMAIN
+
+if TYPE_CHECKING:
+    from gateway.core.model import RequestHead
+    from gateway.pipeline.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """How request heads are made for the controller.
+
+    Attributes:
+        via: the gateway's name in Via.
+        host: the Host the controller is to see; None for the client's own.
+        trusted: peers whose X-Forwarded-* are believed.
+        external_scheme: scheme of the public URL.
+        external_host: host (and port) of the public URL.
+    """
+
+    via: str
+    host: str | None
+    trusted: forwarding.TrustedProxies
+    external_scheme: str
+    external_host: str
+
+    def request(self, exchange: Exchange, *, rewriting: bool) -> RequestHead:
+        """The head to send for an exchange.
+
+        Args:
+            exchange: a decided exchange.
+            rewriting: whether links in the answer will be rewritten, so that it must not come encoded.
+        """
+        shared = exchange.key is not None and exchange.bypass is None
+        public = exchange.key is not None and exchange.key.domain == PUBLIC_DOMAIN.id
+        fields = forwarding.request_fields(
+            exchange.head,
+            host=self.host,
+            via=self.via,
+            trusted=self.trusted,
+            request_id=exchange.request_id,
+            identity_encoding=rewriting,
+            drop_authorization=shared and public,
+            external_scheme=self.external_scheme if shared else None,
+            external_host=self.external_host if shared else None,
+        )
+        return replace(exchange.head, fields=fields)

@@ -1,0 +1,144 @@
+"""What happens to a controller's answer on its way back: fields cleaned, links pointed at the gateway, pages minted.
+
+Knows responses and links, nothing of who asked or of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.core import forwarding
+from gateway.core.conditional import mint_etag
+from gateway.core.fields import cache_control
+from gateway.core.model import Fields
+from gateway.pipeline.entry import Entry
+from gateway.pipeline.ports import UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.core.keys import CacheKey
+    from gateway.core.links import Rewriter
+    from gateway.core.model import ResponseHead
+    from gateway.core.routes import CacheRule, Route
+    from gateway.pipeline.ports import UpstreamResponse
+
+# Above this, rewriting and hashing leave the event loop: at 200 MB/s this many bytes hold it for about 1 ms.
+OFF_LOOP_BYTES: Final = 256 * 1024
+
+# Fields that speak of the exact bytes of a body, and lie once links in it have been rewritten.
+_BYTE_EXACT: Final = ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
+
+
+def is_json(fields: Fields) -> bool:
+    """Whether the content is JSON and not encoded, i.e. whether there can be links to rewrite."""
+    content_type = (fields.get("content-type") or "").partition(";")[0].strip().lower()
+    encoding = (fields.get("content-encoding") or "identity").strip().lower()
+    return (content_type == "application/json" or content_type.endswith("+json")) and encoding == "identity"
+
+
+def response_fields(head: ResponseHead, route: Route, rewriter: Rewriter | None, via: str) -> Fields:
+    """The fields for the client: hop-by-hop and private ones off, Via on, Location and Link rewritten."""
+    fields = forwarding.response_fields(head, via=via, strip_principal=True)
+    if rewriter is None or not ("location" in fields or "link" in fields):
+        return fields
+    rewritten = {"location": rewriter.location}
+    if route.rewrite:
+        rewritten["link"] = rewriter.link_field
+    return Fields(
+        (name, rewritten[name.lower()](value) if name.lower() in rewritten else value) for name, value in fields
+    )
+
+
+def without_byte_exact(fields: Fields) -> Fields:
+    """The fields less those that describe the exact bytes of a body that may have been rewritten."""
+    return fields.without(*_BYTE_EXACT)
+
+
+async def collect(response: UpstreamResponse, limit: int) -> bytes:
+    """The whole body of a response.
+
+    Args:
+        response: the controller's answer; released here.
+        limit: the most bytes to hold.
+
+    Raises:
+        UpstreamError: it broke off, or is larger than `limit`.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in response.chunks():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise UpstreamError("broken", f"a response of more than {limit} bytes cannot be rewritten")
+    finally:
+        await response.release()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def rewrite(body: bytes, rewriter: Rewriter | None) -> bytes:
+    """The body with its links pointing at the gateway; big ones are done beside the event loop."""
+    if rewriter is None or not body:
+        return body
+    if len(body) > OFF_LOOP_BYTES:
+        return await asyncio.to_thread(rewriter.rewrite, body)
+    return rewriter.rewrite(body)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A complete answer that was fetched for a key.
+
+    Attributes:
+        status: status code.
+        reason: reason phrase, None for the usual one.
+        fields: the fields for the client that asked.
+        body: the content, links rewritten.
+    """
+
+    status: int
+    reason: str | None
+    fields: Fields
+    body: bytes
+
+
+def unstorable(page: Page) -> str | None:
+    """Why this page is not kept in `policy` mode, or None: only plain, complete 200 JSON pages are."""
+    if page.status != 200:
+        return "status"
+    if not is_json(page.fields):
+        return "not-json"
+    if "set-cookie" in page.fields:
+        return "set-cookie"
+    if (page.fields.combined("vary") or "accept").strip().lower() != "accept":
+        return "vary"
+    said = cache_control(page.fields.get_all("cache-control"))
+    return "no-store" if said.no_store or said.private else None
+
+
+async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float) -> Entry:
+    """The entry for a page: validator minted, per-request fields off, expiry written down.
+
+    Args:
+        page: a page that is not `unstorable`.
+        key: the key it was fetched for.
+        rule: the route's cache rule.
+        tags: what must drop it.
+        now: when it had arrived, epoch seconds.
+    """
+    big = len(page.body) > OFF_LOOP_BYTES
+    etag = await asyncio.to_thread(mint_etag, page.body) if big else mint_etag(page.body)
+    fresh_until = now + rule.ttl
+    return Entry(
+        key=key,
+        fields=without_byte_exact(forwarding.cacheable_fields(page.fields)),
+        body=page.body,
+        etag=etag,
+        stored_at=now,
+        fresh_until=fresh_until,
+        refresh_until=fresh_until + rule.stale_while_revalidate,
+        error_until=fresh_until + rule.stale_if_error,
+        tags=tags,
+    )

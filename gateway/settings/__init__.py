@@ -1,0 +1,8 @@
+"""The operator's settings: one YAML file, read into frozen values, every fault told at once."""
+
+from gateway.settings.errors import ConfigError, Fault
+from gateway.settings.load import load, parse
+from gateway.settings.model import Settings
+from gateway.settings.schema import json_schema
+
+__all__ = ["ConfigError", "Fault", "Settings", "json_schema", "load", "parse"]

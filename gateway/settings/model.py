@@ -1,0 +1,198 @@
+"""The settings as values: every section of the file, its defaults, and what must hold between sections.
+
+Reading files is `load.py`; this module does no I/O but to see that named files exist. Times are seconds, sizes bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from gateway.core.routes import Access, RouteOverride
+from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
+from gateway.settings.auth import Auth
+from gateway.settings.errors import Problem
+from gateway.settings.routing import RouteRow, repeated
+from gateway.settings.scalars import (
+    KIB,
+    MIB,
+    Count,
+    Duration,
+    Port,
+    Pseudonym,
+    Size,
+    format_size,
+)
+from gateway.settings.section import Section
+
+
+class Listen(Section):
+    """The listener clients connect to."""
+
+    host: Host = "127.0.0.1"
+    """Address to bind; `0.0.0.0` or `::` for all."""
+    port: Port = 8080
+    """Port to bind; 0 lets the system choose."""
+    backlog: Count = 1024
+    """How many connections may wait to be accepted."""
+    keepalive: Duration = 75.0
+    """How long a connection without requests is kept."""
+
+
+class Admin(Section):
+    """The operator's listener: metrics and health."""
+
+    host: Host = "127.0.0.1"
+    """Address to bind. Its pages are not protected by tokens."""
+    port: Port = 9090
+    """Port to bind; 0 lets the system choose. Must differ from `listen.port`."""
+
+
+class Timeouts(Section):
+    """How long the upstream may take."""
+
+    connect: Duration = 5.0
+    """To accept a connection, TLS included."""
+    head: Duration = 60.0
+    """To begin its response, counted from the last piece of the request that it took; uploads may take minutes."""
+    idle: Duration = 60.0
+    """To go on with a response that stands still."""
+    total: Duration = 0.0
+    """For the whole exchange; 0 sets no limit, since uploads take minutes."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Limits of nothing, which every request would exceed."""
+        for name in ("connect", "head", "idle"):
+            if getattr(self, name) <= 0:
+                yield Problem((name,), "a duration above 0", "0")
+
+
+class Upstream(Section):
+    """The Cloud Controller, or any other HTTP origin."""
+
+    url: Origin
+    """Where requests are sent."""
+    advertised_urls: tuple[Origin, ...] = ()
+    """The origins its links carry, made to point at `public_url`. Empty learns them from the controller's `GET /`; \
+with `route_table: none` it leaves all links as they are."""
+    host_header: HostField | None = None
+    """`Host` to send; by default that of `url`."""
+    timeouts: Timeouts = Timeouts()
+    """How long it may take."""
+    connections: Count = 100
+    """The most connections kept to it at once."""
+    max_rewrite_bytes: Size = 256 * MIB
+    """The largest JSON answer held in memory to rewrite its links; a larger one is a 502."""
+
+
+class Cache(Section):
+    """The page cache of the process."""
+
+    max_bytes: Size = 256 * MIB
+    """Memory for pages; the least recently used leave first. 0 caches nothing."""
+    max_entry_bytes: Size = 32 * MIB
+    """Larger pages are passed on and not kept."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A page that could never fit."""
+        if self.max_bytes and self.max_entry_bytes > self.max_bytes:
+            expected = f"at most cache.max_bytes ({format_size(self.max_bytes)})"
+            yield Problem(("max_entry_bytes",), expected, format_size(self.max_entry_bytes))
+
+
+class Limits(Section):
+    """What a request may measure."""
+
+    max_line_bytes: Size = 64 * KIB
+    """The request line; the cf CLI sends queries of 8 KB."""
+    max_header_bytes: Size = 64 * KIB
+    """All header fields together, and each of them."""
+    max_body_bytes: Size | None = None
+    """The content; without it as much as the upstream takes."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Limits below what every client sends."""
+        for name in ("max_line_bytes", "max_header_bytes"):
+            if getattr(self, name) < KIB:
+                yield Problem((name,), "a size of at least 1KiB", format_size(getattr(self, name)))
+
+
+class Log(Section):
+    """What is logged to standard output."""
+
+    format: Literal["json", "console"] = "json"
+    """`json` writes one object a line, `console` is for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages that are written."""
+
+
+class Settings(Section):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    """The listener clients connect to."""
+    admin: Admin = Admin()
+    """The operator's listener: metrics and health."""
+    public_url: Url
+    """The URL clients use for the gateway, with a path prefix if there is one; links are made to point at it."""
+    upstream: Upstream
+    """The Cloud Controller, or any other HTTP origin."""
+    auth: Auth | None = None
+    """How tokens are judged; may be left out when no route asks for one."""
+    route_table: Literal["cloud_foundry", "none"] = "cloud_foundry"
+    """The built-in routes: those of the Cloud Foundry API, or none."""
+    routes: tuple[RouteRow, ...] = ()
+    """Routes that extend and override the built-in ones."""
+    cache: Cache = Cache()
+    """The page cache of the process."""
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+    """Peers whose `X-Forwarded-*` and `Forwarded` fields are believed; those of all others are replaced."""
+    limits: Limits = Limits()
+    """What a request may measure."""
+    drain: Duration = 30.0
+    """How long requests under way may go on after a signal to stop."""
+    log: Log = Log()
+    """What is logged to standard output."""
+    via: Pseudonym = "gateway"
+    """The name of this gateway in `Via` (RFC 9110 §7.6.3) and `Cache-Status`."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Sections that contradict each other."""
+        return contradictions(dict(self))
+
+    def route_rows(self) -> tuple[RouteOverride, ...]:
+        """The operator's routes in the core's words, for `RouteTable.with_overrides`."""
+        return tuple(row.override() for row in self.routes)
+
+    def redacted(self) -> dict[str, Any]:
+        """All settings as plain data in the form of the file, secrets hidden."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def contradictions(sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong between sections.
+
+    Args:
+        sections: the top-level values by key. Those that are broken in themselves are left out, and with them the
+            rules that need them, so that one broken section does not hide what is wrong with the others.
+    """
+    match sections:
+        case {"listen": Listen() as listen, "admin": Admin() as admin} if listen.port == admin.port != 0:
+            yield Problem(("admin", "port"), "another port than listen.port", str(admin.port))
+    match sections:
+        case {"routes": tuple() as rows, "route_table": str() as table}:
+            if not rows and table == "none":
+                yield Problem(("routes",), "at least one route, since route_table is none", "none", "all would be 404")
+            if "auth" in sections and sections["auth"] is None:
+                yield from _unjudged(table, rows)
+    yield from repeated(sections.get("routes", ()))
+
+
+def _unjudged(table: str, rows: tuple[RouteRow, ...]) -> Iterator[Problem]:
+    """Routes that ask for tokens which nothing could judge."""
+    if table == "cloud_foundry":
+        yield Problem(("auth",), "a mapping with keys, since the cloud_foundry routes ask for tokens", "nothing")
+        return
+    for index, row in enumerate(rows):
+        if row.access not in (Access.PUBLIC, Access.DENY):
+            expected = f"a mapping with keys, since routes[{index}] does not say access: public"
+            yield Problem(("auth",), expected, "nothing")
+            return

@@ -1,0 +1,129 @@
+"""Pages in this process: bounded by bytes, least recently used goes first, nothing scheduled.
+
+Expiry lives in the entry, so there is no timer; a dead entry is replaced by the next fetch or gives way to others. The
+store also remembers when each tag was last invalidated: a page whose fetch began before that is refused, so that a
+write and a fetch in flight at the same time never leave the older page behind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cachetools import LRUCache
+
+from gateway.core.invalidation import EVERYTHING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.core.keys import CacheKey
+    from gateway.pipeline.entry import Entry
+
+
+def _size(entry: Entry) -> int:
+    return entry.size
+
+
+class _Pages(LRUCache["CacheKey", "Entry"]):
+    """An LRU table that tells its owner what it pushed out."""
+
+    def __init__(self, max_bytes: int, owner: MemoryStore) -> None:
+        super().__init__(max_bytes, getsizeof=_size)
+        self._owner = owner
+
+    def popitem(self) -> tuple[CacheKey, Entry]:
+        key, entry = super().popitem()
+        self._owner.evicted(entry)
+        return key, entry
+
+
+class MemoryStore:
+    """The page store of one process.
+
+    Args:
+        max_bytes: budget for everything stored.
+        max_entry_bytes: a larger entry is not stored.
+    """
+
+    def __init__(self, *, max_bytes: int, max_entry_bytes: int) -> None:
+        self._max_entry_bytes: Final = max_entry_bytes
+        self._pages: Final = _Pages(max_bytes, self)
+        self._tagged: Final[dict[str, set[CacheKey]]] = {}
+        self._invalidated: Final[dict[str, int]] = {}
+        self._clock = 0
+        self.evictions = 0
+        self.invalidations: Final[dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes counted against the budget."""
+        return int(self._pages.currsize)
+
+    def get(self, key: CacheKey) -> Entry | None:
+        """The entry stored under exactly this key, or None."""
+        entry = self._pages.get(key)
+        if entry is None or entry.key != key:
+            return None
+        return entry
+
+    def generation(self, tags: Iterable[str]) -> int:
+        """When one of `tags` was last invalidated, on the store's own clock; taken before a fetch, given to `put`."""
+        latest = self._invalidated.get(EVERYTHING, 0)
+        for tag in tags:
+            latest = max(latest, self._invalidated.get(tag, 0))
+        return latest
+
+    def put(self, entry: Entry, *, generation: int) -> str | None:
+        """Store `entry` unless one of its tags was invalidated after `generation`.
+
+        Args:
+            entry: the page.
+            generation: what `generation(entry.tags)` said before the fetch began.
+
+        Returns:
+            None when stored, else why not: "invalidated-meanwhile" or "too-large".
+        """
+        if self.generation(entry.tags) != generation:
+            return "invalidated-meanwhile"
+        if entry.size > self._max_entry_bytes or entry.size > self._pages.maxsize:
+            return "too-large"
+        self._drop(entry.key)
+        self._pages[entry.key] = entry
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, set()).add(entry.key)
+        return None
+
+    def invalidate(self, tags: Iterable[str]) -> int:
+        """Drop every entry that carries one of `tags`; returns how many."""
+        self._clock += 1
+        dropped = 0
+        for tag in tags:
+            self._invalidated[tag] = self._clock
+            keys = list(self._pages) if tag == EVERYTHING else list(self._tagged.get(tag, ()))
+            for key in keys:
+                dropped += self._drop(key)
+            self.invalidations[tag] = self.invalidations.get(tag, 0) + len(keys)
+        return dropped
+
+    def evicted(self, entry: Entry) -> None:
+        """Called by the table for an entry that gave way to others."""
+        self.evictions += 1
+        self._untag(entry)
+
+    def _drop(self, key: CacheKey) -> bool:
+        entry = self._pages.pop(key, None)
+        if entry is None:
+            return False
+        self._untag(entry)
+        return True
+
+    def _untag(self, entry: Entry) -> None:
+        for tag in entry.tags:
+            keys = self._tagged.get(tag)
+            if keys is not None:
+                keys.discard(entry.key)
+                if not keys:
+                    del self._tagged[tag]

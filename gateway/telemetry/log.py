@@ -1,0 +1,84 @@
+"""Logs: structlog, JSON or console, one line for each exchange.
+
+A line holds the path but never the query (it may name people), never a token, cookie or field value.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from gateway.pipeline.exchange import Exchange
+    from gateway.pipeline.ports import Recorder
+
+
+def configure(*, level: str, json: bool) -> None:
+    """Set up logging for the process, to standard error.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+        json: one JSON object a line, else text for people.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer] if json else [*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(
+        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
+    )
+
+
+class AccessLog:
+    """A recorder that writes a line for each exchange and passes on to the next recorder.
+
+    Args:
+        following: told everything too.
+    """
+
+    def __init__(self, following: Recorder) -> None:
+        self._following: Final = following
+        self._log: Final = structlog.get_logger("access")
+
+    def begin(self) -> None:
+        """An exchange has begun."""
+        self._following.begin()
+
+    def malformed(self) -> None:
+        """A request could not be parsed."""
+        self._log.warning("malformed request")
+        self._following.malformed()
+
+    def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
+        """An exchange is over; write its line."""
+        self._following.record(exchange, complete=complete, seconds=seconds)
+        principal = exchange.principal
+        self._log.info(
+            "request",
+            method=exchange.head.method,
+            path=exchange.head.target.path.partition("?")[0],
+            status=exchange.status,
+            route=exchange.route.template if exchange.route is not None else None,
+            cache=exchange.verdict.value,
+            bypass=exchange.bypass.value if exchange.bypass is not None else None,
+            denied=exchange.denied.value if exchange.denied is not None else None,
+            detail=exchange.detail,
+            principal=principal.kind.value if principal is not None else None,
+            complete=complete,
+            ms=round(seconds * 1000, 1),
+            upstream_ms=round(exchange.upstream_seconds * 1000, 1),
+            request_id=exchange.request_id,
+        )

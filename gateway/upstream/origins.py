@@ -1,0 +1,150 @@
+"""The origins that the controller prints in its links: configured, or learnt from its `GET /` and kept current.
+
+The controller writes links from its own configuration only (controller.md §1), so the origin to look for is usually not
+the address the gateway connects to. Until one is known no answer with links may pass: an unrewritten `next.href` leads
+clients around the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.links import Rewriter
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.pipeline.ports import UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.pipeline.ports import Upstream, UpstreamResponse
+
+_LIMIT: Final = 1024 * 1024
+_RETRY: Final = 5.0
+
+
+class Origins:
+    """Keeps a rewriter for the origins the controller advertises.
+
+    Args:
+        public_url: where links are to point.
+        configured: origins from the settings; when given, nothing is learnt.
+        upstream: the controller.
+        fields: what to send with `GET /`, Host included.
+        interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        public_url: str,
+        configured: Iterable[str],
+        upstream: Upstream,
+        fields: Fields,
+        interval: float = 60.0,
+    ) -> None:
+        self._public_url: Final = public_url
+        self._configured: Final = tuple(configured)
+        self._upstream: Final = upstream
+        self._head: Final = RequestHead("GET", Target("/"), fields)
+        self._interval: Final = interval
+        self._task: asyncio.Task[None] | None = None
+        self._learning = asyncio.Lock()
+        self.known: tuple[str, ...] = ()
+        self.fault: str | None = "the controller's advertised origin is not known yet"
+        self._rewriter: Rewriter | None = None
+        if self._configured:
+            self._adopt(self._configured)
+
+    async def start(self) -> None:
+        """Learn once, then keep learning behind; a failure is not fatal, `fault` says what it was."""
+        if self._configured:
+            return
+        with contextlib.suppress(UpstreamError):
+            await self.learn()
+        self._task = asyncio.create_task(self._keep_current())
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def rewriter(self) -> Rewriter:
+        """The rewriter for the origins known now; learns them first when there are none.
+
+        Raises:
+            UpstreamError: they are not known and could not be learnt.
+        """
+        if self._rewriter is None:
+            async with self._learning:
+                if self._rewriter is None:
+                    await self.learn()
+        assert self._rewriter is not None  # noqa: S101 - learn() adopts one or raises
+        return self._rewriter
+
+    async def learn(self) -> None:
+        """Ask the controller's root for the origin of its API links.
+
+        Raises:
+            UpstreamError: it did not answer, or not with a root document.
+        """
+        try:
+            response = await self._upstream.send(self._head, None)
+            body = await _read(response)
+            self._adopt(advertised(response.head.status, body))
+        except UpstreamError as error:
+            self.fault = f"the controller's root could not be read: {error.detail}"
+            raise
+
+    def _adopt(self, origins: tuple[str, ...]) -> None:
+        self.fault = None
+        if origins != self.known:
+            self.known = origins
+            self._rewriter = Rewriter(origins, self._public_url)
+
+    async def _keep_current(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval if self.fault is None else _RETRY)
+            with contextlib.suppress(UpstreamError):
+                await self.learn()
+
+
+def advertised(status: int, root: bytes) -> tuple[str, ...]:
+    """The API origins in a root document: where `self` and `cloud_controller_v3` point, less `/v3`.
+
+    Args:
+        status: status of the answer to `GET /`.
+        root: its body.
+
+    Raises:
+        UpstreamError: there is none in it.
+    """
+    if status != 200:
+        raise UpstreamError("broken", f"GET / answered {status}")
+    origins: dict[str, None] = {}
+    try:
+        links = json.loads(root)["links"]
+        for name, suffix in (("self", ""), ("cloud_controller_v3", "/v3")):
+            href = (links.get(name) or {}).get("href")
+            if isinstance(href, str) and href.startswith(("https://", "http://")):
+                origins[href.rstrip("/").removesuffix(suffix)] = None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UpstreamError("broken", "GET / is not a root document") from error
+    if not origins:
+        raise UpstreamError("broken", "GET / names no API origin")
+    return tuple(origins)
+
+
+async def _read(response: UpstreamResponse) -> bytes:
+    body = b""
+    try:
+        async for chunk in response.chunks():
+            body += chunk
+            if len(body) > _LIMIT:
+                raise UpstreamError("broken", "GET / is too large for a root document")
+    finally:
+        await response.release()
+    return body

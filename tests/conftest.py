@@ -1,0 +1,171 @@
+"""Fixtures shared by all tests: a gateway on real sockets, scripted upstreams, tokens of the seed's kind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+
+# from gateway.app import Gateway
+from gateway.settings import parse
+
+SECRET = "a-secret-that-is-long-enough-for-hs256-and-its-tests"
+ADVERTISED = "https://api.internal.example.org"
+
+
+def token(**claims: Any) -> str:
+    """A token as the 2015 seed has it: HS256, no iss, jti or kid."""
+    defaults = {
+        "user_id": "uaa-id-432",
+        "email": "email-300@somedomain.com",
+        "scope": ["cloud_controller.read", "cloud_controller.write"],
+        "aud": ["cloud_controller"],
+        "exp": int(time.time()) + 3600,
+    }
+    return jwt.encode({**defaults, **claims}, SECRET, algorithm="HS256")
+
+
+def bearer(**claims: Any) -> dict[str, str]:
+    """An Authorization field with such a token."""
+    return {"Authorization": f"bearer {token(**claims)}"}
+
+
+@dataclass
+class Received:
+    """One request as it arrived at a stub."""
+
+    head: bytes
+    body: bytes = b""
+
+    @property
+    def line(self) -> str:
+        return self.head.split(b"\r\n", 1)[0].decode("latin-1")
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        return [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines) if name]
+
+    def field(self, name: str) -> str | None:
+        values = [value for key, value in self.fields if key.lower() == name.lower()]
+        return ", ".join(values) if values else None
+
+
+Script = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Stub:
+    """An upstream that writes whatever bytes its script says."""
+
+    url: str = ""
+    received: list[Received] = field(default_factory=list)
+    script: Script | None = None
+    connections: int = 0
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answers(self, *pieces: bytes) -> None:
+        """Answer every request with these bytes."""
+
+        async def script(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+
+        self.script = script
+
+    def answers_json(self, body: bytes, *fields: str, status: str = "200 OK") -> None:
+        """Answer every request with a JSON document."""
+        head = [f"HTTP/1.1 {status}", "Content-Type: application/json; charset=utf-8", *fields]
+        self.answers("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                request = Received(head[:-4])
+                self.received.append(request)
+                length = request.field("content-length")
+                if length is not None:
+                    request.body = await reader.readexactly(int(length))
+                elif request.field("transfer-encoding") == "chunked":
+                    request.body = await _chunked(reader)
+                assert self.script is not None
+                await self.script(request, reader, writer)
+                if writer.is_closing():
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.closed.set()
+        finally:
+            writer.close()
+
+
+async def _chunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    """A scripted upstream on a real socket."""
+    upstream = Stub()
+    upstream.answers_json(b"{}")
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=1 << 20)
+    host, port = server.sockets[0].getsockname()
+    upstream.url = f"http://{host}:{port}"
+    yield upstream
+    server.close()
+    await server.wait_closed()
+
+
+StartGateway = Callable[..., Awaitable["Gateway"]]
+
+
+@pytest.fixture
+async def start_gateway() -> AsyncIterator[StartGateway]:
+    """Starts gateways from settings text and stops them at the end."""
+    running: list = []
+
+    async def start(upstream: str, extra: str = "", *, public_url: str = "https://gateway.example.org") -> "Gateway":
+        text = f"""
+listen: {{port: 0}}
+admin: {{port: 0}}
+public_url: {public_url}
+drain: 1s
+upstream:
+  url: {upstream}
+  advertised_urls: [{ADVERTISED}]
+  host_header: api.internal.example.org
+auth: {{keys: [{{secret: {SECRET}}}]}}
+{extra}
+"""
+        gateway = Gateway(parse(text, {}))
+        await gateway.start()
+        running.append(gateway)
+        return gateway
+
+    yield start
+    for gateway in running:
+        await gateway.stop()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that follows nothing, keeps nothing and decodes nothing."""
+    async with aiohttp.ClientSession(
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+    ) as session:
+        yield session

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.core.errors import Denial, Reason
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.pipeline.ports import ContentError, UpstreamError
+from gateway.upstream.client import Client, Timeouts
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator:
+    clients = []
+
+    async def make(url: str, *, connect: float = 2.0, head: float = 2.0, idle: float = 2.0, total: float = 0.0) -> Client:
+        client = Client(url, timeouts=Timeouts(connect, head, idle, total), connections=10)
+        await client.start()
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.stop()
+
+
+def get(target: str = "/v3/processes", *fields: tuple[str, str], method: str = "GET") -> RequestHead:
+    path, _, query = target.partition("?")
+    return RequestHead(method, Target(path, query or None), Fields((("Host", "api.example.org"), *fields)))
+
+
+async def read(response) -> bytes:
+    body = b"".join([chunk async for chunk in response.chunks()])
+    await response.release()
+    return body
+
+
+async def test_what_is_given_is_sent_and_nothing_else(stub, make_client) -> None:
+    client = await make_client(stub.url)
+    response = await client.send(get("/v3/processes?page=1&names=a%2Cb&x=%zz", ("X-Twice", "1"), ("X-Twice", "2")), None)
+    await read(response)
+    request = stub.received[0]
+    assert request.line == "GET /v3/processes?page=1&names=a%2Cb&x=%zz HTTP/1.1"
+    assert request.fields == [("Host", "api.example.org"), ("X-Twice", "1"), ("X-Twice", "2")]
+
+
+async def test_duplicates_order_and_case_of_response_fields_are_kept(stub, make_client) -> None:
+    stub.answers(b"HTTP/1.1 200 Fine\r\nX-a: 1\r\nSet-Cookie: a\r\nx-B: 2\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nhi")
+    client = await make_client(stub.url)
+    response = await client.send(get(), None)
+    assert response.head.fields.pairs[:4] == (("X-a", "1"), ("Set-Cookie", "a"), ("x-B", "2"), ("Set-Cookie", "b"))
+    assert response.head.reason == "Fine"
+    assert await read(response) == b"hi"
+
+
+async def test_redirects_and_encodings_are_passed_untouched(stub, make_client) -> None:
+    stub.answers(
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/blob\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nraw"
+    )
+    client = await make_client(stub.url)
+    response = await client.send(get(), None)
+    assert response.head.status == 302
+    assert await read(response) == b"raw"
+
+
+async def test_a_refused_connection_is_unreachable_and_unsent(make_client) -> None:
+    client = await make_client("http://127.0.0.1:1")
+    with pytest.raises(UpstreamError) as caught:
+        await client.send(get(), None)
+    assert (caught.value.kind, caught.value.sent) == ("unreachable", False)
+
+
+async def test_an_upstream_that_never_answers_times_out(stub, make_client) -> None:
+    async def silence(_, reader: asyncio.StreamReader, __) -> None:
+        await reader.read()
+
+    stub.script = silence
+    client = await make_client(stub.url, connect=0.05, head=0.05, idle=0.05)
+    with pytest.raises(UpstreamError) as caught:
+        await client.send(get(), None)
+    assert (caught.value.kind, caught.value.sent) == ("timeout", True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        ((b"garbage\r\n\r\n",), "broken"),
+        ((b"",), "broken"),
+        ((b"HTTP/1.1 200 OK\r\nContent-",), "broken"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",), "broken"),
+        ((b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000 + b"\r\n\r\n",), "broken"),
+    ],
+    ids=["not HTTP", "closed at once", "closed mid-head", "two lengths", "huge field"],
+)
+async def test_an_unusable_head_is_broken(stub, make_client, pieces: tuple[bytes, ...], kind: str) -> None:
+    async def script(_, __, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+        writer.close()
+
+    stub.script = script
+    client = await make_client(stub.url)
+    with pytest.raises(UpstreamError) as caught:
+        await client.send(get(method="POST"), None)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n"],
+    ids=["Content-Length", "chunked"],
+)
+async def test_a_body_that_breaks_off_is_never_complete(stub, make_client, head: bytes) -> None:
+    async def script(_, __, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        writer.close()
+
+    stub.script = script
+    client = await make_client(stub.url)
+    response = await client.send(get(), None)
+    with pytest.raises(UpstreamError) as caught:
+        await read(response)
+    assert caught.value.kind == "broken"
+    await response.release()
+
+
+async def test_controller_md_4_second_status_line_in_a_chunked_body_is_broken(stub, make_client) -> None:
+    stub.answers(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
+    )
+    client = await make_client(stub.url)
+    with pytest.raises(UpstreamError):
+        await read(await client.send(get(), None))
+    stub.answers_json(b'{"fine":1}')
+    assert await read(await client.send(get(), None)) == b'{"fine":1}', "the pool is not poisoned"
+
+
+async def test_an_upload_streams_and_its_slow_client_is_not_the_controllers_fault(stub, make_client) -> None:
+    client = await make_client(stub.url, connect=0.2, head=0.2)
+    release = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"first "
+        await asyncio.wait_for(release.wait(), 5)
+        yield b"second"
+
+    asyncio.get_running_loop().call_later(0.7, release.set)  # longer than every deadline of the controller's
+    response = await client.send(get("/upload", method="POST"), slowly())
+    await read(response)
+    assert stub.received[0].body == b"first second"
+
+
+async def test_an_upstream_that_never_reads_an_upload_times_out(make_client) -> None:
+    over = asyncio.Event()
+
+    async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(never_read, "127.0.0.1", 0, limit=1024)
+    url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1 << 16)
+
+    client = await make_client(url, connect=0.3, head=0.3)
+    started = time.monotonic()
+    with pytest.raises(UpstreamError) as caught:
+        await client.send(get("/upload", method="POST"), endless())
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - started < 5
+    over.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_lost_put_is_not_resent_with_half_its_body(stub, make_client) -> None:
+    """The client library retries PUT on a connection that was lost; a body already begun must not be sent from its middle."""
+    client = await make_client(stub.url)
+    await read(await client.send(get(), None))
+
+    async def hang_up(_, __, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    stub.script = hang_up
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    with pytest.raises(UpstreamError) as caught:
+        await client.send(get("/x", ("Content-Length", "4"), method="PUT"), body())
+    assert caught.value.kind == "broken"
+    assert [request.line.split()[0] for request in stub.received] == ["GET", "PUT"]
+
+
+async def test_a_bodiless_get_on_a_connection_that_was_closed_is_retried_once(stub, make_client) -> None:
+    client = await make_client(stub.url)
+    await read(await client.send(get(), None))
+    calls = 0
+
+    async def hang_up_once(request, reader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            writer.close()
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    stub.script = hang_up_once
+    assert await read(await client.send(get(), None)) == b"ok"
+
+
+async def test_the_clients_faulty_content_is_the_clients_fault(stub, make_client) -> None:
+    client = await make_client(stub.url)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise ContentError(Denial(Reason.BAD_REQUEST, "broke off"))
+
+    with pytest.raises(ContentError):
+        await client.send(get("/x", method="POST"), broken())
+    await asyncio.wait_for(stub.closed.wait(), 2)
+    assert all(b"0\r\n\r\n" not in request.body for request in stub.received), "never completed"
+
+
+async def test_cancelling_closes_the_connection(stub, make_client) -> None:
+    async def silence(_, reader: asyncio.StreamReader, __) -> None:
+        assert await reader.read() == b""
+
+    stub.script = silence
+    client = await make_client(stub.url)
+    task = asyncio.create_task(client.send(get(), None))
+    while not stub.received:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(stub.closed.wait(), 2)

@@ -15,6 +15,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.server import application
 from gateway.core.cf_routes import CLOUD_FOUNDRY
+from gateway.core.claims import ClaimPolicy
 from gateway.core.forwarding import TrustedProxies
 from gateway.core.model import Fields
 from gateway.core.routes import RouteTable
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from gateway.settings import Settings
 
-_KEEPALIVE: Final = 75.0
-
 
 def route_table(settings: Settings) -> RouteTable:
     """The table these settings ask for: the built-in rows, and the operator's laid over them."""
@@ -45,11 +44,27 @@ def route_table(settings: Settings) -> RouteTable:
     return builtin.with_overrides(settings.route_rows())
 
 
+def identity(settings: Settings) -> Identity:
+    """Keys and claim rules of these settings; without `auth` no token counts.
+
+    Raises:
+        KeyLoadError: a key file or secret cannot be used.
+    """
+    auth = settings.auth
+    if auth is None:
+        return Identity((), ClaimPolicy(None, frozenset()))
+    policy = ClaimPolicy(auth.issuer, frozenset(auth.audiences), auth.leeway)
+    return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
+
+
 class Gateway:
     """One gateway process.
 
     Args:
         settings: valid settings.
+
+    Raises:
+        KeyLoadError: a key file or secret cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,7 +79,7 @@ class Gateway:
             timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
             connections=settings.upstream.connections,
         )
-        self.identity: Final = Identity(settings.auth)
+        self.identity: Final = identity(settings)
         self.store: Final = MemoryStore(
             max_bytes=settings.cache.max_bytes, max_entry_bytes=settings.cache.max_entry_bytes
         )
@@ -72,7 +87,7 @@ class Gateway:
         self.probe: Final = Probe(self.client, host=host, path="/healthz")
         self.routes: Final = route_table(settings)
         self.pipeline: Final = Pipeline(
-            policy=Policy(self.routes, self.identity.verifier, self.store, settings.via),
+            policy=Policy(self.routes, self.identity, self.store, settings.via),
             upstream=self.client,
             links=self.origins,
             outgoing=Outgoing(
@@ -130,10 +145,11 @@ class Gateway:
             AccessLog(self.metrics),
             clock=time.time,
             strict_api=settings.route_table == "cloud_foundry",
+            prefix=urlsplit(settings.public_url).path.rstrip("/"),
             limits=Limits(
                 settings.limits.max_line_bytes, settings.limits.max_header_bytes, settings.limits.max_body_bytes
             ),
-            keepalive=_KEEPALIVE,
+            keepalive=settings.listen.keepalive,
         )
         loop = asyncio.get_running_loop()
         self._admin = web.AppRunner(application(self.metrics.registry, self._checks()), access_log=None)
@@ -188,7 +204,7 @@ class Gateway:
     def _checks(self) -> dict[str, Callable[[], str | None]]:
         checks: dict[str, Callable[[], str | None]] = {
             "draining": lambda: "shutting down" if self._draining else None,
-            "keys": lambda: self.identity.fault,
+            "keys": lambda: self.identity.fault if self.settings.auth else None,
             "upstream": lambda: self.probe.fault,
         }
         origins = self.origins

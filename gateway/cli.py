@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,7 +16,7 @@ import typer
 from gateway import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from gateway.settings import Settings
 
@@ -55,7 +56,8 @@ def run(config: Config) -> None:
 
     settings = _settings(config)
     configure(level=settings.log.level, json=settings.log.format == "json")
-    gateway = Gateway(settings)
+    with _faulty_keys(config):
+        gateway = Gateway(settings)
     _serve(gateway.run())
 
 
@@ -79,7 +81,9 @@ def check(config: Config) -> None:
     """Test the settings, and whether keys, controller and advertised origin can be reached."""
     from gateway.check import check_all
 
-    findings = asyncio.run(check_all(_settings(config)))
+    settings = _settings(config)
+    with _faulty_keys(config):
+        findings = asyncio.run(check_all(settings))
     for finding in findings:
         print(finding)
     raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
@@ -96,7 +100,9 @@ def explain(
     """Say what would be decided about a request, without the network."""
     from gateway.explain import explain as explained
 
-    report = explained(_settings(config), method, target, _token(token))
+    settings = _settings(config)
+    with _faulty_keys(config):
+        report = explained(settings, method, target, _token(token))
     print(report)
     raise typer.Exit(0 if report.allowed else 1)
 
@@ -113,6 +119,17 @@ def _settings(path: Path) -> Settings:
         return load(path)
     except ConfigError as error:
         _fail(str(error), 2)
+
+
+@contextmanager
+def _faulty_keys(path: Path) -> Iterator[None]:
+    """Keys that cannot be used are a fault of the settings."""
+    from gateway.identity.keys import KeyLoadError
+
+    try:
+        yield
+    except KeyLoadError as error:
+        _fail(f"{path}: auth.keys: {error}", 2)
 
 
 def _token(given: str | None) -> str | None:

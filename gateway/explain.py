@@ -6,12 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.app import route_table
+from gateway.app import identity, route_table
 from gateway.core import target as targets
 from gateway.core.errors import ERRORS, Denial
 from gateway.core.model import Fields, RequestHead
 from gateway.core.routes import CacheMode
-from gateway.identity.assemble import Identity
 from gateway.pipeline.decide import FetchKeys, Policy, decide
 from gateway.pipeline.exchange import Exchange
 from gateway.store.memory import MemoryStore
@@ -54,8 +53,7 @@ def explain(settings: Settings, method: str, target: str, token: str | None) -> 
         return Report(
             allowed=False, lines=(("target", target), ("decision", _refused(denial.reason.value, denial.detail)))
         )
-    identity = Identity(settings.auth)
-    verifier, unchecked = identity.offline()
+    verifier, unchecked = identity(settings).offline()
     policy = Policy(route_table(settings), verifier, MemoryStore(max_bytes=1 << 20, max_entry_bytes=1 << 20))
     fields = Fields(() if token is None else (("Authorization", f"bearer {token}"),))
     exchange = Exchange(RequestHead(method, canonical, fields), request_id="", received_at=0)

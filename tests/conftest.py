@@ -12,7 +12,7 @@ import aiohttp
 import jwt
 import pytest
 
-# from gateway.app import Gateway
+from gateway.app import Gateway
 from gateway.settings import parse
 
 SECRET = "a-secret-that-is-long-enough-for-hs256-and-its-tests"
@@ -129,15 +129,15 @@ async def stub() -> AsyncIterator[Stub]:
     await server.wait_closed()
 
 
-StartGateway = Callable[..., Awaitable["Gateway"]]
+StartGateway = Callable[..., Awaitable[Gateway]]
 
 
 @pytest.fixture
 async def start_gateway() -> AsyncIterator[StartGateway]:
     """Starts gateways from settings text and stops them at the end."""
-    running: list = []
+    running: list[Gateway] = []
 
-    async def start(upstream: str, extra: str = "", *, public_url: str = "https://gateway.example.org") -> "Gateway":
+    async def start(upstream: str, extra: str = "", *, public_url: str = "https://gateway.example.org") -> Gateway:
         text = f"""
 listen: {{port: 0}}
 admin: {{port: 0}}

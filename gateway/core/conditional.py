@@ -11,16 +11,19 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.dates import http_date
-from gateway.core.etags import ANY, ETag, entity_tag, entity_tags, strong_match, weak_match
+from gateway.core.etags import ANY, entity_tag, entity_tags, strong_match, weak_match
+from gateway.core.model import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.core.model import Fields
-
 _DIGEST_BYTES: Final = 16
 # A Last-Modified this much older than Date can be a strong validator (RFC 9110 §8.8.2.2).
 _STRONG_AFTER: Final = 60
+# What a 304 repeats of the 200 (RFC 9110 §15.4.5), and what later caches go by (RFC 9213).
+_IN_304: Final = frozenset(
+    {"cache-control", "cdn-cache-control", "content-location", "date", "etag", "expires", "vary"}
+)
 
 
 class Precondition(Enum):
@@ -87,6 +90,15 @@ def evaluate(method: str, request: Fields, stored: Fields, now: float) -> Precon
     return Precondition.PROCEED
 
 
+def not_modified_fields(stored: Fields) -> Fields:
+    """The fields of a 304 in place of a 200 with these (RFC 9110 §15.4.5).
+
+    Last-Modified only where there is no entity-tag; the caller adds Age and the like.
+    """
+    kept = _IN_304 if "etag" in stored else _IN_304 | {"last-modified"}
+    return Fields(pair for pair in stored if pair[0].lower() in kept)
+
+
 def range_applies(request: Fields, stored: Fields, now: float) -> bool:
     """Whether the Range field of a request may be obeyed: If-Range is absent or holds (RFC 9110 §13.1.5).
 
@@ -130,6 +142,3 @@ def _sole_date(fields: Fields, name: str, now: float) -> int | None:
     """The date of a field that stands there once."""
     values = fields.get_all(name)
     return http_date(values[0], now) if len(values) == 1 else None
-
-
-__all__ = ["ETag", "Precondition", "evaluate", "mint_etag", "not_modified", "range_applies"]

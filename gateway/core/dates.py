@@ -8,7 +8,7 @@ the instant ambiguous.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -59,12 +59,12 @@ def http_date(text: str, now: float) -> int | None:
 
 def _two_digit_year(year: int, rest: _WithinYear, now: float) -> int | None:
     today = datetime.fromtimestamp(now, UTC)
+    horizon = (today.year + _HORIZON_YEARS, today.month, today.day, today.hour, today.minute, today.second)
     century = today.year - today.year % _CENTURY
-    horizon = today.timestamp() + timedelta(days=365.2425 * _HORIZON_YEARS).total_seconds()
     # The latest reading that is not beyond the horizon.
     for base in (century + _CENTURY, century, century - _CENTURY):
         instant = _instant(base + year, rest)
-        if instant is not None and instant <= horizon:
+        if instant is not None and (base + year, *rest) <= horizon:
             return instant
     return None
 

@@ -122,7 +122,12 @@ class Rewriter:
         self._escaped: Final = self._public.replace("/", "\\/")
         self._prefix: Final = "".join(self._public.split("/", 3)[3:])
         self._reach: Final = max(map(len, self._origins), default=1) + 1
-        self._plain: Final = tuple(f'"href":"{origin}/'.encode() for origin in self._origins)
+        # Text replacement cannot tell an origin from a longer one that begins with it.
+        self._plain: Final = tuple(
+            f'"href":"{origin}/'.encode()
+            for origin in self._origins
+            if not any(longer.startswith(f"{origin}/") for longer in self._origins)
+        )
         self._replacement: Final = f'"href":"{self._public}/'.encode()
 
     def rewrite(self, body: bytes) -> bytes:

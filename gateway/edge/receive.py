@@ -58,13 +58,16 @@ def head_of(request: web.BaseRequest) -> RequestHead:
     )
 
 
-def canonical(head: RequestHead, limits: Limits, *, strict_api: bool, host_optional: bool = False) -> RequestHead:
+def canonical(
+    head: RequestHead, limits: Limits, *, strict_api: bool, prefix: str = "", host_optional: bool = False
+) -> RequestHead:
     """The head with its one canonical target.
 
     Args:
         head: as `head_of` made it.
         limits: what it may measure.
         strict_api: whether targets are read as the Cloud Controller reads them.
+        prefix: the path of the public URL; what lies under it is asked of the controller without it.
         host_optional: whether Host may be missing, as in HTTP/1.0 (RFC 9112 §3.2).
 
     Raises:
@@ -82,7 +85,10 @@ def canonical(head: RequestHead, limits: Limits, *, strict_api: bool, host_optio
     announced = head.fields.get("content-length") or "0"
     if limits.max_body_bytes is not None and int(announced) > limits.max_body_bytes:
         raise _too_large(limits.max_body_bytes)
-    return replace(head, target=targets.parse(str(head.target), strict_api=strict_api))
+    target = targets.parse(str(head.target), strict_api=strict_api)
+    if prefix and (target.path == prefix or target.path.startswith(f"{prefix}/")):
+        target = replace(target, path=target.path.removeprefix(prefix) or "/")
+    return replace(head, target=target)
 
 
 def _undecodable(value: str) -> bool:

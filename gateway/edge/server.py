@@ -77,6 +77,7 @@ class Server(web.Server):
         recorder: told about each exchange once, when it is over.
         clock: epoch seconds.
         strict_api: whether targets are canonicalised as the Cloud Controller reads them.
+        prefix: the path of the public URL, "" for none.
         limits: what a request may measure.
         keepalive: seconds an idle connection is kept.
     """
@@ -88,6 +89,7 @@ class Server(web.Server):
         *,
         clock: Callable[[], float],
         strict_api: bool,
+        prefix: str,
         limits: Limits,
         keepalive: float,
     ) -> None:
@@ -107,6 +109,7 @@ class Server(web.Server):
         self._recorder: Final = recorder
         self._clock: Final = clock
         self._strict_api: Final = strict_api
+        self._prefix: Final = prefix
         self._limits: Final = limits
 
     def __call__(self) -> RequestHandler:
@@ -149,6 +152,7 @@ class Server(web.Server):
                 exchange.head,
                 self._limits,
                 strict_api=self._strict_api,
+                prefix=self._prefix,
                 host_optional=request.version < HttpVersion11,
             )
         except Denial as denial:

@@ -196,13 +196,6 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
 STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, precondition)
-    route,
-    authenticate,
-    authorize,
-    key,
-    lookup,
-    precondition,
-)
 
 
 def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float) -> Reply:

@@ -38,13 +38,15 @@ def is_json(fields: Fields) -> bool:
 
 
 def response_fields(head: ResponseHead, route: Route, rewriter: Rewriter | None, via: str) -> Fields:
-    """The fields for the client: hop-by-hop and private ones off, Via on, Location and Link rewritten."""
+    """The fields for the client: hop-by-hop and private ones off, Via on, Location and Link rewritten.
+
+    A redirect of a raw row leads to a signed URL of the blob store and stays as it is (controller.md §4).
+    """
     fields = forwarding.response_fields(head, via=via, strip_principal=True)
-    if rewriter is None or not ("location" in fields or "link" in fields):
+    redirect = 300 <= head.status < 400
+    if rewriter is None or not ("location" in fields or "link" in fields) or (redirect and not route.rewrite):
         return fields
-    rewritten = {"location": rewriter.location}
-    if route.rewrite:
-        rewritten["link"] = rewriter.link_field
+    rewritten = {"location": rewriter.location, "link": rewriter.link_field}
     return Fields(
         (name, rewritten[name.lower()](value) if name.lower() in rewritten else value) for name, value in fields
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.sandbox.errors import UnknownError, unparsable_body, unprocessable
 from gateway.sandbox.labels import annotation_fault, key_fault, value_fault
+from gateway.sandbox.params import parse as parse_form
 
 if TYPE_CHECKING:
     from gateway.sandbox.world import App, HealthCheck, Organization, Process, Space
@@ -24,13 +25,16 @@ _NUMERIC: Final = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
 _CHECK_TYPES: Final = ("port", "process", "http")
 
 
-def parse_json(raw: bytes, content_type: str) -> dict[str, Any]:
-    """The parameters of a body: an object's members, another value under `_json`, nothing when it is not JSON.
+def parse_body(raw: bytes, content_type: str) -> dict[str, Any]:
+    """The parameters of a body: a form's, or an object's members, another JSON value under `_json`, else nothing.
 
     Raises:
         CloudControllerError: 400 when it says JSON and is none.
     """
-    if content_type.partition(";")[0].strip().lower() != "application/json" or not raw.strip():
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":
+        return dict(parse_form(raw.decode("utf-8", "replace")))
+    if kind != "application/json" or not raw.strip():
         return {}
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from aiohttp import web
 
 from gateway.sandbox import administration
-from gateway.sandbox.bodies import parse_json
-from gateway.sandbox.call import V2_JSON, Call, Reply, Site, Stack
+from gateway.sandbox.bodies import parse_body
+from gateway.sandbox.call import BARE_JSON, V2_JSON, Call, Reply, Site, Stack
 from gateway.sandbox.errors import (
     CRASH_TEXT,
     LOW_LEVEL_TEXT,
@@ -35,9 +35,9 @@ from gateway.sandbox.limiter import EXEMPT, RateLimiter, Verdict
 from gateway.sandbox.params import Params, parse
 from gateway.sandbox.present import Presenter
 from gateway.sandbox.render import pretty
-from gateway.sandbox.routing import METHODS, Guard, Route, Streaming, Target, find, take_apart
+from gateway.sandbox.routing import METHODS, Guard, Route, Streaming, Target, find, refused_by_parser, take_apart
 from gateway.sandbox.visibility import Principal
-from gateway.sandbox.wire import hang_up, only_our_fields, send, send_broken, send_raw, send_zeros, swallow
+from gateway.sandbox.wire import BARE_400, hang_up, only_our_fields, send, send_broken, send_raw, send_zeros, swallow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,11 +65,23 @@ class Received(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """Who asks: no token, a bad token, or a principal."""
+    """Who asks: no token, a bad token, or a principal; `guid` is what a signed token named, were it the empty text."""
 
     principal: Principal | None
     sent_token: bool
     basic: bool = False
+    guid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One request under way, with what was found out about it."""
+
+    request: web.Request
+    target: Target
+    caller: _Caller
+    facts: RequestFacts
+    now: float
 
 
 class Controller:
@@ -137,7 +149,7 @@ class Controller:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the base URL it is reached at (not the one it advertises)."""
         app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_route("*", "/{target:.*}", self._handle)
+        app.router.add_route("*", r"/{target:[\s\S]*}", self._handle)
         app.on_response_prepare.append(only_our_fields)
         self._runner = web.AppRunner(
             app,
@@ -174,6 +186,8 @@ class Controller:
         target = take_apart(request.raw_path)
         if self._control and request.path.startswith(CONTROL_PREFIX):
             return await self._command(request)
+        if refused_by_parser(request.raw_path, request.headers.values()):
+            return send_raw(request, BARE_400)
         caller = self._caller(request)
         principal = caller.principal
         headers = tuple((name, value) for name, value in request.headers.items())
@@ -184,25 +198,27 @@ class Controller:
         self._catch_up(now)
         verdict = self._count(request, target, caller, now)
         facts = RequestFacts(
+            request.method,
             lambda name: ", ".join(request.headers.getall(name, ())) if name in request.headers else None,
             target.has_format,
-            principal.id if principal is not None else None,
+            caller.guid,
             verdict.fields() if verdict is not None else (),
             self._cors_origins,
         )
         fault = self.faults.take(request.method, request.raw_path)
         if fault is not None and fault.latency:
             await asyncio.sleep(fault.latency)
-        if fault is None and (raw := preflight(request.method, facts)) is not None:
+        if fault is None and (raw := preflight(facts)) is not None:
             return send_raw(request, raw)
-        streamed = await self._answer(request, target, caller, verdict, facts, now)
-        if isinstance(streamed, web.StreamResponse):
-            return streamed
-        fields = fields_of(streamed, facts, time.perf_counter() - started)
+        exchange = _Exchange(request, target, caller, facts, now)
+        reply = _over_limit(target, caller) if verdict is not None and verdict.refused else await self._answer(exchange)
+        if isinstance(reply, web.StreamResponse):
+            return reply
+        reply.status = fault.status if fault is not None and fault.status is not None else reply.status
+        fields = fields_of(reply, facts, time.perf_counter() - started)
         if fault is None:
-            return await send(request, streamed.status, fields, streamed.body, streamed.stack)
-        status = fault.status or streamed.status
-        return await send_broken(request, status, fields, streamed.body, streamed.stack, fault, self.faults)
+            return await send(request, reply, fields)
+        return await send_broken(request, reply, fields, fault, faults=self.faults)
 
     def _catch_up(self, now: float) -> None:
         self.jobs.run_due(now)
@@ -216,7 +232,10 @@ class Controller:
             return _Caller(None, sent_token=False, basic=header.upper().startswith("BASIC"))
         words = header.split()
         claims = self._verify(words[1]) if len(words) == 2 and words[0].lower() == "bearer" else None
-        return _Caller(Principal.of(claims) if claims is not None else None, sent_token=True)
+        if claims is None:
+            return _Caller(None, sent_token=True)
+        guid = claims.get("user_id", claims.get("client_id"))
+        return _Caller(Principal.of(claims), sent_token=True, guid=guid if isinstance(guid, str) else None)
 
     def _count(self, request: web.Request, target: Target, caller: _Caller, now: float) -> Verdict | None:
         path = request.raw_path
@@ -230,58 +249,40 @@ class Controller:
         forwarded = request.headers.get("X-Forwarded-For", "").partition(",")[0].strip()
         return self._limiter.count(forwarded or request.remote or "", now, authenticated=False)
 
-    async def _answer(
-        self,
-        request: web.Request,
-        target: Target,
-        caller: _Caller,
-        verdict: Verdict | None,
-        facts: RequestFacts,
-        now: float,
-    ) -> Reply | web.StreamResponse:
-        if verdict is not None and verdict.refused:
-            return _over_limit(target, caller)
-        if request.method not in METHODS:
+    async def _answer(self, exchange: _Exchange) -> Reply | web.StreamResponse:
+        target = exchange.target
+        if exchange.request.method not in METHODS:
             return Reply(500, LOW_LEVEL_TEXT, None, Stack.PUMA)
         try:
-            if not target.is_v3:
-                return await self._route(request, target, caller, facts, now, parse(target.query))
             params = parse(target.query)
-            if not _acceptable(facts.header("Accept")):
+            if target.is_v3 and not _acceptable(exchange.facts.header("Accept")):
                 return Reply(406, b"", "text/html; charset=UTF-8", Stack.CRASH, varies=False)
-            return await self._route(request, target, caller, facts, now, params)
+            return await self._route(exchange, params)
         except MalformedQueryError:
             return Reply(500, CRASH_TEXT, "text/plain", Stack.CRASH)
         except CloudControllerError as error:
             return Reply(error.status, error.v3()) if target.is_v3 else _v2_refusal(error)
 
-    async def _route(
-        self,
-        request: web.Request,
-        target: Target,
-        caller: _Caller,
-        facts: RequestFacts,
-        now: float,
-        params: Params,
-    ) -> Reply | web.StreamResponse:
-        found = find(request.method, target.path)
+    async def _route(self, exchange: _Exchange, params: Params) -> Reply | web.StreamResponse:
+        request, caller = exchange.request, exchange.caller
+        found = find(request.method, exchange.target.path)
         if found is None:
-            if target.is_v3:
+            if exchange.target.is_v3:
                 raise unknown_request()
             return _v2_unknown()
         route, args = found
         _admit(route, caller, write=request.method not in ("GET", "HEAD"))
-        call = Call(self._site, request.method, args, params, caller.principal, now)
+        call = Call(self._site, request.method, args, params, caller.principal, exchange.now)
         if route.handler is Streaming.UPLOAD:
             return administration.upload_package(call, *await swallow(request))
         if route.handler is Streaming.BLOB:
             size = params.get("bytes")
             reply = Reply(200, content_type="application/octet-stream", varies=False)
             count = int(size) if isinstance(size, str) and size.isdigit() else 0
-            return await send_zeros(request, fields_of(reply, facts, 0.0), count)
+            return await send_zeros(request, fields_of(reply, exchange.facts, 0.0), count)
         if request.body_exists:
             call.raw = await request.read()
-            call.body = parse_json(call.raw, request.headers.get("Content-Type", ""))
+            call.body = parse_body(call.raw, request.headers.get("Content-Type", ""))
         return route.handler(call)
 
     async def _command(self, request: web.Request) -> web.StreamResponse:
@@ -338,4 +339,4 @@ def _over_limit(target: Target, caller: _Caller) -> Reply:
     bad_token = caller.sent_token and caller.principal is None
     error = invalid_token() if bad_token else rate_limited(by_address=caller.principal is None)
     body = error.v3() if target.is_v3 else error.v2_compact() if target.path.startswith("/v2") else b"null"
-    return Reply(error.status, body, "text/plain; charset=utf-8", Stack.LIMITER)
+    return Reply(error.status, body, BARE_JSON if bad_token else "text/plain; charset=utf-8", Stack.LIMITER)

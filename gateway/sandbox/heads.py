@@ -41,13 +41,15 @@ class RequestFacts:
     """What of a request shows in the head of its answer.
 
     Attributes:
+        method: Its method.
         header: Gives the values of a request header, joined by `, `, or None.
         has_format: Whether the path asked for a format (`.json`).
-        user_guid: Principal of a good token, else None.
+        user_guid: User or client of a good token, else None.
         rate_fields: Fields of the rate limiter.
         cors_origins: Patterns of the origins allowed.
     """
 
+    method: str
     header: Callable[[str], str | None]
     has_format: bool = False
     user_guid: str | None = None
@@ -55,8 +57,15 @@ class RequestFacts:
     cors_origins: tuple[str, ...] = DEFAULT_CORS_ORIGINS
 
     @property
+    def is_preflight(self) -> bool:
+        """Whether the real server's CORS layer takes the request for a preflight."""
+        return self.method == "OPTIONS" and self.header("Access-Control-Request-Method") in _PREFLIGHT_METHODS
+
+    @property
     def allowed_origin(self) -> str | None:
-        """The request's Origin when it is allowed."""
+        """The request's Origin when it is allowed; an OPTIONS that is no preflight gets no CORS fields."""
+        if self.method == "OPTIONS" and not self.is_preflight:
+            return None
         origin = self.header("Origin")
         return origin if origin and any(fnmatchcase(origin, each) for each in self.cors_origins) else None
 
@@ -71,7 +80,7 @@ def fields_of(reply: Reply, facts: RequestFacts, runtime: float) -> Fields:
     """
     if reply.stack is Stack.PUMA:
         return []
-    identity = [("X-USER-GUID", facts.user_guid)] if facts.user_guid else []
+    identity = [("X-USER-GUID", facts.user_guid)] if facts.user_guid is not None else []
     tail: Fields = [*identity, ("X-VCAP-Request-ID", request_id(facts))]
     kind: Fields = [("Content-Type", reply.content_type)] if reply.content_type else []
     extra = list(reply.fields)
@@ -88,7 +97,7 @@ def fields_of(reply: Reply, facts: RequestFacts, runtime: float) -> Fields:
         case Stack.HEALTH:
             fields = [*kind, *_b3(facts), *tail]
         case Stack.LIMITER:
-            return [*facts.rate_fields, *kind, *tail]
+            fields = [*facts.rate_fields, *kind, *tail]
     return fields + _cors(facts, fields)
 
 
@@ -131,13 +140,13 @@ def request_id(facts: RequestFacts) -> str:
     return f"{_NOT_IDENTIFIER.sub('', given)[:_ID_LIMIT]}::{fresh}" if given else fresh
 
 
-def preflight(method: str, facts: RequestFacts) -> bytes | None:
+def preflight(facts: RequestFacts) -> bytes | None:
     """The real server's broken answer to a CORS preflight, raw, or None when the request is none.
 
     A chunked head with a second status line where the first chunk belongs: framing that lies.
     """
-    origin, wanted = facts.allowed_origin, facts.header("Access-Control-Request-Method")
-    if method != "OPTIONS" or origin is None or wanted not in _PREFLIGHT_METHODS:
+    origin = facts.allowed_origin
+    if not facts.is_preflight or origin is None:
         return None
     asked = (facts.header("Access-Control-Request-Headers") or "").lower().split(",")
     headers = dict.fromkeys((*_PREFLIGHT_HEADERS, *(each.strip() for each in asked if each.strip())))

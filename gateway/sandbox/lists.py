@@ -6,6 +6,7 @@ One engine and one `ListSpec` per kind of resource; what the caller may see is a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.sandbox.call import Call, Reply
@@ -105,13 +106,20 @@ def page_of(query: ListQuery, items: Sequence[T]) -> Sequence[T]:
     return items[start : start + query.per_page]
 
 
-def page_reply(
-    call: Call, query: ListQuery, path: str, total: int, rows: bytes, included: dict[str, Any] | None = None
-) -> Reply:
-    """A list page from its rendered rows."""
-    pagination = compact(call.presenter.pagination(query, path, total))
-    tail = b',"included":' + compact(included) if included is not None else b""
-    return Reply(200, b'{"pagination":' + pagination + b',"resources":[' + rows + b"]" + tail + b"}")
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a list page is made of: the path of its hrefs, how many there are in all, the rendered rows of the page."""
+
+    path: str
+    total: int
+    rows: bytes
+    included: dict[str, Any] | None = None
+
+
+def _page_reply(call: Call, query: ListQuery, page: _Page) -> Reply:
+    pagination = compact(call.presenter.pagination(query, page.path, page.total))
+    tail = b',"included":' + compact(page.included) if page.included is not None else b""
+    return Reply(200, b'{"pagination":' + pagination + b',"resources":[' + page.rows + b"]" + tail + b"}")
 
 
 def _rows(resources: Iterable[dict[str, Any]]) -> bytes:
@@ -140,7 +148,7 @@ def _processes(call: Call, query: ListQuery) -> Reply:
         if visible is not None:
             candidates = [each for each in candidates if each.app.space in visible]
     found = select(query, candidates, _PROCESS)
-    return page_reply(call, query, path, len(found), call.presenter.process_rows(page_of(query, found)))
+    return _page_reply(call, query, _Page(path, len(found), call.presenter.process_rows(page_of(query, found))))
 
 
 def apps(call: Call) -> Reply:
@@ -155,11 +163,12 @@ def apps(call: Call) -> Reply:
     included: dict[str, Any] | None = None
     if query.include:
         wanted = query.include.split(",")
-        spaces = list(dict.fromkeys(app.space for app in page))
+        wanted_spaces = {app.space for app in page}
+        spaces = [space for space in call.world.spaces.values() if space in wanted_spaces]
         included = {"spaces": [call.presenter.space(space) for space in spaces]}
         if "space.organization" in wanted:
             included["organizations"] = _organizations_of(call, spaces)
-    return page_reply(call, query, "/v3/apps", len(found), _rows(map(call.presenter.app, page)), included)
+    return _page_reply(call, query, _Page("/v3/apps", len(found), _rows(map(call.presenter.app, page)), included))
 
 
 def spaces(call: Call) -> Reply:
@@ -172,11 +181,12 @@ def spaces(call: Call) -> Reply:
     found = select(query, candidates, _SPACE)
     page = page_of(query, found)
     included = {"organizations": _organizations_of(call, page)} if query.include else None
-    return page_reply(call, query, "/v3/spaces", len(found), _rows(map(call.presenter.space, page)), included)
+    return _page_reply(call, query, _Page("/v3/spaces", len(found), _rows(map(call.presenter.space, page)), included))
 
 
 def _organizations_of(call: Call, spaces: Iterable[Space]) -> list[dict[str, Any]]:
-    return [call.presenter.organization(each) for each in dict.fromkeys(space.organization for space in spaces)]
+    wanted = {space.organization for space in spaces}
+    return [call.presenter.organization(each) for each in call.world.organizations.values() if each in wanted]
 
 
 def organizations(call: Call) -> Reply:
@@ -188,7 +198,7 @@ def organizations(call: Call) -> Reply:
         candidates = [organization for organization in candidates if organization in visible]
     found = select(query, candidates, _ORGANIZATION)
     rows = _rows(map(call.presenter.organization, page_of(query, found)))
-    return page_reply(call, query, "/v3/organizations", len(found), rows)
+    return _page_reply(call, query, _Page("/v3/organizations", len(found), rows))
 
 
 def roles(call: Call) -> Reply:
@@ -201,7 +211,9 @@ def roles(call: Call) -> Reply:
             role for role in candidates if role.space in spaces_seen or role.organization in organizations_seen
         ]
     found = select(query, candidates, _ROLE)
-    return page_reply(call, query, "/v3/roles", len(found), _rows(map(call.presenter.role, page_of(query, found))))
+    return _page_reply(
+        call, query, _Page("/v3/roles", len(found), _rows(map(call.presenter.role, page_of(query, found))))
+    )
 
 
 def feature_flags(call: Call) -> Reply:
@@ -209,7 +221,7 @@ def feature_flags(call: Call) -> Reply:
     query = parse_list(call.params, PLAIN)
     found = sorted(call.world.flags.values(), key=lambda flag: flag.name)
     rows = _rows(map(call.presenter.feature_flag, page_of(query, found)))
-    return page_reply(call, query, "/v3/feature_flags", len(found), rows)
+    return _page_reply(call, query, _Page("/v3/feature_flags", len(found), rows))
 
 
 def users(call: Call) -> Reply:
@@ -217,7 +229,7 @@ def users(call: Call) -> Reply:
     query = parse_list(call.params, PLAIN)
     found = list(call.world.users.items())
     rows = _rows(call.presenter.user(guid, created_at) for guid, created_at in page_of(query, found))
-    return page_reply(call, query, "/v3/users", len(found), rows)
+    return _page_reply(call, query, _Page("/v3/users", len(found), rows))
 
 
 def droplets(call: Call) -> Reply:
@@ -227,7 +239,7 @@ def droplets(call: Call) -> Reply:
     held = call.world.droplets.values()
     found = [each for each in held if visible is None or call.world.apps[each.app_guid].space in visible]
     rows = _rows(map(call.presenter.droplet, page_of(query, found)))
-    return page_reply(call, query, "/v3/droplets", len(found), rows)
+    return _page_reply(call, query, _Page("/v3/droplets", len(found), rows))
 
 
 def deployments(call: Call) -> Reply:
@@ -236,7 +248,7 @@ def deployments(call: Call) -> Reply:
     visible = call.access.spaces()
     found = [each for each in call.world.deployments.values() if visible is None or each.app.space in visible]
     rows = _rows(map(call.presenter.deployment, page_of(query, found)))
-    return page_reply(call, query, "/v3/deployments", len(found), rows)
+    return _page_reply(call, query, _Page("/v3/deployments", len(found), rows))
 
 
 def static_list(path: str) -> Callable[[Call], Reply]:
@@ -245,7 +257,7 @@ def static_list(path: str) -> Callable[[Call], Reply]:
     def handler(call: Call) -> Reply:
         query = parse_list(call.params, PLAIN)
         found = call.world.static_lists.get(path, [])
-        return page_reply(call, query, path, len(found), _rows(page_of(query, found)))
+        return _page_reply(call, query, _Page(path, len(found), _rows(page_of(query, found))))
 
     return handler
 
@@ -266,4 +278,4 @@ def _sidecars(call: Call, path: str, app: App, kind: str | None) -> Reply:
     query = parse_list(call.params, PLAIN)
     of_app = [each for each in call.world.sidecars if each["relationships"]["app"]["data"]["guid"] == app.guid]
     found = [each for each in of_app if kind is None or kind in each["process_types"]]
-    return page_reply(call, query, path, len(found), _rows(page_of(query, found)))
+    return _page_reply(call, query, _Page(path, len(found), _rows(page_of(query, found))))

@@ -54,7 +54,7 @@ def recorded_world(data: Mapping[str, Any], exchanges: Iterable[Mapping[str, Any
         world.apps[guid] = app
     for row in data["processes"]:
         world.add_process(_process(row, seen[f"/v3/processes/{row['guid']}"], world.apps[row["app"]]))
-    _droplets(world, rows)
+    _droplets(world, rows, seen)
     _sidecars(world, seen)
     created_at = next(iter(seen["roles"].values()))["created_at"] if "roles" in seen else ""
     claims = data["principals"]
@@ -125,13 +125,16 @@ def _check(check: Mapping[str, Any]) -> HealthCheck:
     return HealthCheck(check["type"], **check["data"])
 
 
-def _droplets(world: World, rows: Mapping[str, Any]) -> None:
-    """An app whose process runs `default <type>` has a droplet that says so; storefront's was seen through v2."""
+def _droplets(world: World, rows: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
+    """An app whose process runs `default <type>` has a droplet that says so; storefront's was seen itself."""
+    listed = (droplet for path, droplet in seen.items() if path.startswith("/v3/droplets/"))
+    staged = {droplet["relationships"]["app"]["data"]["guid"]: droplet for droplet in listed}
     for app in world.apps.values():
         processes = world.processes_of(app)
-        if any(rows[each.guid]["command"] == f"default {each.type}" for each in processes) or app.name == "storefront":
+        if any(rows[each.guid]["command"] == f"default {each.type}" for each in processes) or app.guid in staged:
             kinds = {each.type: f"default {each.type}" for each in processes}
-            app.droplet = Droplet(world.new_guid(), app.guid, app.created_at, kinds)
+            known = staged.get(app.guid, {"guid": world.new_guid(), "created_at": app.created_at})
+            app.droplet = Droplet(known["guid"], app.guid, known["created_at"], kinds)
             world.droplets[app.droplet.guid] = app.droplet
 
 

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 from gateway.sandbox import administration, lists, reads, v2, writes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.sandbox.call import Handler
 
 METHODS: Final = frozenset(
@@ -76,6 +78,10 @@ class Route:
     guard: Guard = Guard.SCOPED
 
 
+MAX_PATH: Final = 8_192
+MAX_QUERY: Final = 10_240
+MAX_VALUE: Final = 81_920
+_NOT_IN_TARGETS: Final = re.compile(r'["<>`{}|^ ]')
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _SLASHES: Final = re.compile(r"/{2,}")
 _FORMAT: Final = re.compile(r"\.[^./]+$")
@@ -181,6 +187,18 @@ def take_apart(raw: str) -> Target:
     plain = _FORMAT.sub("", squeezed)
     has_format = plain != squeezed and plain.startswith("/v3/")
     return Target(plain if has_format else squeezed, query, has_format)
+
+
+def refused_by_parser(raw: str, values: Iterable[str]) -> bool:
+    """Whether the real server's parser refuses a request for its size or characters (controller.md §4, Wire).
+
+    Args:
+        raw: The request target as it came.
+        values: The values of its header fields.
+    """
+    path, _, query = raw.partition("?")
+    too_long = len(path) > MAX_PATH or len(query) > MAX_QUERY or any(len(value) > MAX_VALUE for value in values)
+    return too_long or _NOT_IN_TARGETS.search(raw) is not None
 
 
 def find(method: str, path: str) -> tuple[Route, tuple[str, ...]] | None:

@@ -1,7 +1,7 @@
 """Token checks as the Cloud Controller makes them (controller.md §2), by PyJWT.
 
 Takes keys from whoever owns them (a symmetric secret in tests, the sandbox UAA's RSA keys in the demo) and never
-fetches anything. Signature first, then `aud`, `exp` (integer, no leeway), `jti`, `iss`; `nbf` and `iat` are not looked at.
+fetches anything. Signature first, then `aud`, `exp` (integer, no leeway), `jti`, `iss`; `nbf` and `iat` are ignored.
 """
 
 from __future__ import annotations

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
-from gateway.sandbox.call import Stack
+from gateway.sandbox.call import Reply, Stack
 from gateway.sandbox.faults import Break, Fault, Faults
 
 if TYPE_CHECKING:
     from gateway.sandbox.heads import Fields
 
 BLOCK: Final = 65_536
+BARE_400: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""What the real server's parser says, before it closes."""
 _LENGTH_FRAMED: Final = frozenset({Stack.SINATRA, Stack.PUMA, Stack.LIMITER})
 _REASONS: Final = {422: "Unprocessable Entity"}
 _FRAMING: Final = (hdrs.CONNECTION, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH)
@@ -42,24 +44,23 @@ def _response(status: int, fields: Fields) -> web.StreamResponse:
     return response
 
 
-async def send(
-    request: web.Request, status: int, fields: Fields, body: bytes, stack: Stack, *, length: int | None = None
-) -> web.StreamResponse:
-    """Send a whole answer: chunked in one chunk, or with a Content-Length, as the stack does.
+async def send(request: web.Request, reply: Reply, fields: Fields, *, length: int | None = None) -> web.StreamResponse:
+    """Send a whole answer: chunked in one chunk, or with a Content-Length, as its stack does.
 
     Args:
         request: Its request.
-        status: HTTP status.
+        reply: The answer; its body is not sent to HEAD.
         fields: Header fields without framing.
-        body: The body; not sent to HEAD.
-        stack: Decides the framing.
-        length: Content-Length to claim instead of the truth; the connection is closed after.
+        length: Content-Length to claim instead of the truth; what it leaves out of the body follows all the same,
+            as if it were another answer.
     """
-    response = _response(status, fields)
-    bodiless = request.method == hdrs.METH_HEAD or status == 204
+    response = _response(reply.status, fields)
+    body, stack = reply.body, reply.stack
+    bodiless = request.method == hdrs.METH_HEAD or reply.status == 204
     if length is not None:
         response.content_length = length
-        response.force_close()
+        if length > len(body):
+            response.force_close()
     elif stack in _LENGTH_FRAMED or (stack is Stack.CRASH and not body):
         response.content_length = len(body)
     elif request.version >= (1, 1) and not bodiless:
@@ -74,22 +75,23 @@ async def send(
 
 
 async def send_broken(
-    request: web.Request, status: int, fields: Fields, body: bytes, stack: Stack, fault: Fault, faults: Faults
+    request: web.Request, reply: Reply, fields: Fields, fault: Fault, *, faults: Faults
 ) -> web.StreamResponse:
-    """Send an answer as a fault wants it broken."""
+    """Send an answer as a fault wants it broken; `faults` releases what stalls."""
+    body = reply.body
     match fault.broken:
         case None:
-            return await send(request, status, fields, body, stack)
+            return await send(request, reply, fields)
         case Break.CLOSE_BEFORE_HEAD:
             return hang_up(request)
         case Break.STALL_BEFORE_HEAD:
             await faults.stalled()
-            return await send(request, status, fields, body, stack)
+            return await send(request, reply, fields)
         case Break.WRONG_LENGTH:
-            return await send(request, status, fields, body, stack, length=max(0, len(body) + fault.length_error))
+            return await send(request, reply, fields, length=max(0, len(body) + fault.length_error))
         case Break.STALL_MID_BODY | Break.CLOSE_MID_BODY | Break.RESET_MID_BODY:
-            response = _response(status, fields)
-            if stack in _LENGTH_FRAMED:
+            response = _response(reply.status, fields)
+            if reply.stack in _LENGTH_FRAMED:
                 response.content_length = len(body)
             else:
                 response.enable_chunked_encoding()
@@ -106,7 +108,7 @@ async def send_broken(
 
 async def _flushed(request: web.Request) -> None:
     """Wait until the kernel has taken what was written."""
-    while request.transport is not None and request.transport.get_write_buffer_size():
+    while request.transport is not None and request.transport.get_write_buffer_size():  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0)
 
 

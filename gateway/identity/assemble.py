@@ -1,0 +1,196 @@
+"""Builds keys and verifier from the settings' description of them, and speaks for both to the rest of the gateway."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.core.claims import ClaimPolicy
+from gateway.identity.keys import Key, KeyLoadError, KeySet, from_pem, from_secret, parse_set
+from gateway.identity.sources import KeyRing
+from gateway.identity.verifier import Verifier, unverified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gateway.core.model import Principal
+    from gateway.pipeline.ports import KeyUnknown, Rejected
+
+
+class SecretText(Protocol):
+    """A value that hides itself."""
+
+    def get_secret_value(self) -> str:
+        """The value."""
+        ...
+
+
+class KeyDescription(Protocol):
+    """One source of keys as the operator describes it; exactly one of the first four is given."""
+
+    @property
+    def url(self) -> str | None:
+        """Where a key set is fetched."""
+        ...
+
+    @property
+    def secret(self) -> SecretText | None:
+        """A shared secret."""
+        ...
+
+    @property
+    def pem_file(self) -> Path | None:
+        """A public key or certificate."""
+        ...
+
+    @property
+    def jwks_file(self) -> Path | None:
+        """A key set."""
+        ...
+
+    @property
+    def kid(self) -> str | None:
+        """The key's id."""
+        ...
+
+    @property
+    def algorithms(self) -> Sequence[str] | None:
+        """What it is used with."""
+        ...
+
+    @property
+    def allow_short_secret(self) -> bool:
+        """Whether a secret may be short."""
+        ...
+
+    @property
+    def refresh_interval(self) -> float:
+        """Seconds between two fetches."""
+        ...
+
+
+class Identity:
+    """Keys and verifier of one gateway.
+
+    Args:
+        keys: the key sources.
+        policy: what claims must say.
+        max_token_bytes: longer tokens are refused unread.
+        memo_entries: how many verified tokens are remembered.
+
+    Raises:
+        KeyLoadError: a file or secret cannot be used; the text names the source.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[KeyDescription],
+        policy: ClaimPolicy,
+        *,
+        max_token_bytes: int = 16 * 1024,
+        memo_entries: int = 10_000,
+    ) -> None:
+        self._policy: Final = policy
+        self.ring: Final = KeyRing(KeySet(tuple(key for described in keys for key in _static(described))))
+        for described in keys:
+            if described.url is not None:
+                self.ring.add(
+                    described.url,
+                    interval=described.refresh_interval,
+                    allow_symmetric=described.allow_short_secret,
+                )
+        self._verifier: Final = Verifier(
+            lambda: self.ring.current,
+            policy,
+            refetchable=bool(self.ring.sources),
+            max_token_bytes=max_token_bytes,
+            memo_entries=memo_entries,
+        )
+        self.verify: Final = self._verifier.verify
+        self.start: Final = self.ring.start
+        self.stop: Final = self.ring.stop
+        self.fetch_for: Final = self.ring.fetch_for
+
+    @property
+    def fault(self) -> str | None:
+        """Why tokens cannot be judged, or None."""
+        return self.ring.fault
+
+    def summary(self) -> str:
+        """The keys at hand, for people."""
+        keys = self.ring.current.keys
+        ids = ", ".join(key.kid or "(no kid)" for key in keys)
+        refused = "".join(f"; refused {kid}: {why}" for kid, why in self.ring.current.refused)
+        return f"{len(keys)} loaded: {ids}{refused}"
+
+    def offline(self) -> tuple[OfflineVerifier, bool]:
+        """A verifier that needs no network, and whether it leaves signatures unchecked (keys are at a URL)."""
+        unchecked = bool(self.ring.sources)
+        return OfflineVerifier(None if unchecked else self._verifier, self._policy), unchecked
+
+    def observe(self, observe: Callable[..., None]) -> None:
+        """Expose the state of keys and verifier as metrics.
+
+        Args:
+            observe: takes name, help, a function that reads the value, and a label name for several values.
+        """
+        ring, verifier = self.ring, self._verifier
+        observe("gateway_auth_verifications_total", "Tokens verified, by result.", lambda: verifier.results, "result")
+        observe("gateway_auth_memo_hits_total", "Tokens known from before.", lambda: verifier.memo_hits)
+        observe("gateway_auth_memo_entries", "Verified tokens remembered.", lambda: len(verifier))
+        observe("gateway_keys", "Verification keys at hand.", lambda: len(ring.current.keys))
+        observe("gateway_keys_unknown_total", "Tokens that named an unknown key.", lambda: ring.unknown)
+        observe("gateway_key_fetches_total", "Fetches of key sets, by result.", lambda: _sum(ring), "result")
+        observe("gateway_keys_age_seconds", "Since the oldest key set was last fetched.", lambda: _age(ring))
+
+
+class OfflineVerifier:
+    """Judges tokens for `gateway explain`."""
+
+    def __init__(self, verifier: Verifier | None, policy: ClaimPolicy) -> None:
+        self._verifier = verifier
+        self._policy = policy
+
+    def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
+        """As `Verifier.verify`; with keys at a URL the signature stays unchecked."""
+        return unverified(token, self._policy, now) if self._verifier is None else self._verifier.verify(token, now)
+
+    async def fetch_for(self, kid: str | None) -> None:
+        """There is no network."""
+
+
+def _static(described: KeyDescription) -> list[Key]:
+    """The keys of a source that is not a URL."""
+    if described.secret is not None:
+        secret = described.secret.get_secret_value().encode()
+        return [
+            from_secret(
+                secret, kid=described.kid, algorithms=described.algorithms, allow_short=described.allow_short_secret
+            )
+        ]
+    path = described.pem_file or described.jwks_file
+    if path is None:
+        return []
+    try:
+        content = Path(path).read_bytes()
+        if described.pem_file is not None:
+            return [from_pem(content, kid=described.kid, algorithms=described.algorithms)]
+        keys = parse_set(content, allow_symmetric=True, allow_short=described.allow_short_secret)
+    except OSError as error:
+        raise KeyLoadError(f"{path}: {error.strerror}") from None
+    except KeyLoadError as error:
+        raise KeyLoadError(f"{path}: {error}") from None
+    if keys.refused or not keys.keys:
+        reasons = "; ".join(f"{kid}: {why}" for kid, why in keys.refused) or "no keys"
+        raise KeyLoadError(f"{path}: {reasons}")
+    return list(keys.keys)
+
+
+def _sum(ring: KeyRing) -> Mapping[str, float]:
+    return {result: sum(source.fetches[result] for source in ring.sources) for result in ("ok", "failed")}
+
+
+def _age(ring: KeyRing) -> float:
+    fetched = [source.fetched_at for source in ring.sources if source.fetched_at is not None]
+    return time.time() - min(fetched) if fetched else 0.0

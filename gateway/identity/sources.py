@@ -1,0 +1,185 @@
+"""Where keys come from: files and secrets once, UAA's `token_keys` again and again.
+
+The laws (peers.md, "What their users suffer from"): keys are fetched before serving and refreshed behind; a failed fetch
+never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however many,
+lead to at most one fetch in a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from gateway.identity.keys import KeyLoadError, KeySet, parse_set
+from gateway.pipeline.ports import KeysUnavailableError
+
+_LIMIT: Final = 1024 * 1024
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=5)
+_LONGEST_BACKOFF: Final = 60.0
+
+
+class UrlSource:
+    """A key set at a URL.
+
+    Args:
+        url: UAA's `token_keys`, or any JWK Set.
+        interval: seconds between two fetches behind.
+        allow_symmetric: accept shared secrets from it, and short ones.
+        on_change: called after the keys have changed.
+    """
+
+    def __init__(self, url: str, *, interval: float, allow_symmetric: bool, on_change: Callable[[], None]) -> None:
+        self.url: Final = url
+        self.interval: Final = interval
+        self._allow_symmetric: Final = allow_symmetric
+        self._on_change: Final = on_change
+        self.keys = KeySet()
+        self.fetched_at: float | None = None
+        self.fault: str | None = "not fetched yet"
+        self.fetches: Final[dict[str, int]] = {"ok": 0, "failed": 0}
+
+    async def fetch(self, session: aiohttp.ClientSession) -> bool:
+        """Fetch once; what is held stays when that fails.
+
+        Args:
+            session: to fetch with.
+
+        Returns:
+            Whether it went well; `fault` says what was wrong.
+        """
+        try:
+            async with session.get(self.url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise KeyLoadError(f"answered {response.status}")  # noqa: TRY301 - beside its likes
+                document = await response.content.read(_LIMIT + 1)
+            if len(document) > _LIMIT:
+                raise KeyLoadError("answered more than 1 MiB")  # noqa: TRY301 - likewise
+            keys = parse_set(document, allow_symmetric=self._allow_symmetric, allow_short=self._allow_symmetric)
+            if not keys.keys:
+                raise KeyLoadError("has no usable key" + "".join(f"; {kid}: {why}" for kid, why in keys.refused))  # noqa: TRY301 - likewise
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyLoadError) as error:
+            text = str(error) if isinstance(error, KeyLoadError) else type(error).__name__
+            self.fault = f"{self.url}: {text}"
+            self.fetches["failed"] += 1
+            return False
+        self.fault, self.fetched_at = None, time.time()
+        self.fetches["ok"] += 1
+        if _differs(keys, self.keys):
+            self.keys = keys
+            self._on_change()
+        return True
+
+
+class KeyRing:
+    """All keys that are valid now.
+
+    Args:
+        static: keys from files and secrets.
+        cooldown: seconds between two fetches for unknown ids.
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(
+        self, static: KeySet, *, cooldown: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._static: Final = static
+        self._cooldown: Final = cooldown
+        self._monotonic: Final = monotonic
+        self._tasks: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._fetching: asyncio.Future[bool] | None = None
+        self._asked_at: float | None = None
+        self.sources: list[UrlSource] = []
+        self.current = static
+        self.unknown = 0
+
+    def add(self, url: str, *, interval: float, allow_symmetric: bool = False) -> None:
+        """Add a URL to fetch keys from; before `start`."""
+        self.sources.append(UrlSource(url, interval=interval, allow_symmetric=allow_symmetric, on_change=self._combine))
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps tokens from being judged: no key at all."""
+        if self.current.keys:
+            return None
+        return "; ".join(source.fault for source in self.sources if source.fault) or "no keys"
+
+    async def start(self) -> None:
+        """Fetch every source once, then keep refreshing behind. A source that is down is retried, not fatal."""
+        if not self.sources:
+            return
+        self._session = aiohttp.ClientSession(
+            timeout=_TIMEOUT,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": "application/json"},
+        )
+        await self._fetch_all()
+        self._tasks = [asyncio.create_task(self._keep_fresh(source)) for source in self.sources]
+
+    async def stop(self) -> None:
+        """Stop refreshing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def fetch_for(self, kid: str | None) -> None:
+        """Fetch once for an unknown id; concurrent calls join, later ones wait out the cool-down with what is known.
+
+        Args:
+            kid: the id; it does not matter which, or inventing ids would make fetches.
+
+        Raises:
+            KeysUnavailableError: the last fetch failed, so the id cannot be judged.
+        """
+        del kid
+        self.unknown += 1
+        if not self.sources:
+            return
+        now = self._monotonic()
+        if self._fetching is None and (self._asked_at is None or now - self._asked_at >= self._cooldown):
+            self._asked_at = now
+            self._fetching = asyncio.ensure_future(self._fetch_all())
+            self._fetching.add_done_callback(self._fetched)
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        faults = [source.fault for source in self.sources if source.fault is not None]
+        if faults:
+            raise KeysUnavailableError("; ".join(faults))
+
+    def _fetched(self, _: object) -> None:
+        self._fetching = None
+
+    async def _fetch_all(self) -> bool:
+        session = self._session
+        if session is None:
+            return False
+        return all(await asyncio.gather(*(source.fetch(session) for source in self.sources)))
+
+    async def _keep_fresh(self, source: UrlSource) -> None:
+        pause = source.interval
+        while self._session is not None:
+            await asyncio.sleep(pause if source.fault is None else min(pause, 1.0))
+            good = await source.fetch(self._session)
+            pause = source.interval if good else min(pause * 2, _LONGEST_BACKOFF)
+
+    def _combine(self) -> None:
+        """One set from all sources. An id that two sources give differently belongs to none of them."""
+        keys = [*self._static.keys, *(key for source in self.sources for key in source.keys.keys)]
+        ids = [key.kid for key in keys if key.kid is not None]
+        twice = frozenset(kid for kid in ids if ids.count(kid) > 1)
+        refused = [*self._static.refused, *(pair for source in self.sources for pair in source.keys.refused)]
+        refused += [(kid, "given by two sources") for kid in sorted(twice)]
+        self.current = KeySet(tuple(key for key in keys if key.kid not in twice), tuple(refused))
+
+
+def _differs(one: KeySet, other: KeySet) -> bool:
+    return one.refused != other.refused or [(key.kid, key.algorithms, key.material) for key in one.keys] != [
+        (key.kid, key.algorithms, key.material) for key in other.keys
+    ]

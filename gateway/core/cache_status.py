@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.core.structured import BareItem, Item, StructuredFieldError, Token, parse_list
@@ -40,24 +41,20 @@ def render(
         key: the cache key (§2.7).
         detail: anything else, of this cache's own vocabulary (§2.8).
     """
-    parameters: dict[str, BareItem] = {}
-    if hit:
-        parameters["hit"] = True
-    elif fwd is not None:
-        parameters["fwd"] = Token(fwd)
-        if fwd_status is not None:
-            parameters["fwd-status"] = fwd_status
-    if ttl is not None:
-        parameters["ttl"] = max(-_MAX_TTL, min(ttl, _MAX_TTL))
-    if not hit and fwd is not None:
-        if stored:
-            parameters["stored"] = True
-        if collapsed:
-            parameters["collapsed"] = True
-    if key is not None:
-        parameters["key"] = _printable(key)
-    if detail is not None:
-        parameters["detail"] = _token_or_string(detail)
+    if hit and ttl is not None and key is None and detail is None:
+        return f"{_name(cache)};hit;ttl={_clamped(ttl)}"  # nearly every answer
+    went = None if hit else fwd
+    found: dict[str, BareItem | None] = {
+        "hit": True if hit else None,
+        "fwd": None if went is None else Token(went),
+        "fwd-status": None if went is None else fwd_status,
+        "ttl": None if ttl is None else _clamped(ttl),
+        "stored": True if went is not None and stored else None,
+        "collapsed": True if went is not None and collapsed else None,
+        "key": None if key is None else _printable(key),
+        "detail": None if detail is None else _token_or_string(detail),
+    }
+    parameters = {name: value for name, value in found.items() if value is not None}
     return serialize_member(Item(_token_or_string(cache), parameters))
 
 
@@ -75,6 +72,15 @@ def append(existing: Sequence[str], own: str) -> str:
     except StructuredFieldError:
         return own
     return ", ".join([*(serialize_member(member) for member in upstream), own])
+
+
+@lru_cache(maxsize=16)
+def _name(cache: str) -> str:
+    return serialize_bare_item(_token_or_string(cache))
+
+
+def _clamped(seconds: int) -> int:
+    return max(-_MAX_TTL, min(seconds, _MAX_TTL))
 
 
 def _token_or_string(text: str) -> BareItem:

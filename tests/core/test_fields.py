@@ -355,6 +355,7 @@ EXAMPLE = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
         pytest.param("Thu, 30 Feb 2050 02:01:18 GMT", None, id="no-such-day"),
         pytest.param("Thu, 18 Aug 2050 24:00:00 GMT", None, id="no-such-hour"),
         pytest.param("Thu, 18 Aug 0000 02:01:18 GMT", None, id="year-zero"),
+        pytest.param("Thu, 18 Aug 2050 02:01:18 GMT and more", None, id="too-long"),
         pytest.param("Thu, 18 Aug 2050 02:01:18 GMT ", None, id="trailing-space"),
         pytest.param("Thu, 18 Aug 2050 02:01:18 GMT\n", None, id="trailing-newline"),
         pytest.param("Thu, 1\u0668 Aug 2050 02:01:18 GMT", None, id="arabic-digit"),

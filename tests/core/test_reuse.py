@@ -140,7 +140,7 @@ def literal(responses, foo, no_cache, max_stale, after):
     ]
     if not presented:
         return False, None
-    newest = sorted(presented, key=lambda response: response["made"])[-1]
+    newest = max(presented, key=lambda response: response["made"])
     current_age = after - newest["made"]
     is_fresh = newest["lifetime"] > current_age
     staleness_allowed = (

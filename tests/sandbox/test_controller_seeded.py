@@ -289,3 +289,29 @@ async def test_a_rolling_deployment_ends_with_one_web_process(sandbox, cancel):
     webs = await listed(session, user("admin"), f"app_guids={app.guid}&types=web")
     expected = old.guid if cancel else deployment["new_processes"][0]["guid"]
     assert [(each["guid"], each["instances"]) for each in webs["resources"]] == [(expected, instances)]
+
+
+REFUSED = {
+    "org manager suspends": ("org_manager", "PATCH", "/v3/organizations/{globex}", {"suspended": True}, 403),
+    "org manager deletes": ("org_manager", "DELETE", "/v3/organizations/{globex}", None, 403),
+    "org manager of another": ("org_manager", "PATCH", "/v3/organizations/{acme}", {"metadata": {}}, 404),
+    "feature flag": ("space_developer", "PATCH", "/v3/feature_flags/app_scaling", {"enabled": False}, 403),
+    "space by its developer": ("space_developer", "DELETE", "/v3/spaces/{dev}", None, 403),
+    "space unseen": ("no_roles", "DELETE", "/v3/spaces/{dev}", None, 404),
+    "environment by the auditor": ("global_auditor", "GET", "/v3/apps/{app}/env", None, 403),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_roles_do_not_allow(sandbox, name):
+    controller, session = sandbox
+    who, method, path, body, status = REFUSED[name]
+    world = controller.world
+    guids = {each.name: each.guid for each in (*world.spaces.values(), *world.organizations.values())}
+    guids["dev"] = next(each.guid for each in world.spaces.values() if each.name == "dev")
+    guids["app"] = next(iter(world.apps))
+    async with session.request(method, path.format(**guids), json=body, headers=user(who)) as response:
+        assert response.status == status
+    assert not any(each.suspended for each in world.organizations.values())
+    assert world.flags["app_scaling"].enabled
+    assert controller.complete_jobs() == 0

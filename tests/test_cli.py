@@ -45,7 +45,7 @@ def controller() -> Iterator[Stub]:
     stub.answers_json(b'{"links":{"self":{"href":"https://api.internal.example.org"}}}')
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(stub.serve, "127.0.0.1", 0))
-    stub.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield stub
@@ -113,15 +113,31 @@ EXPLAINED = [
         ["GET", "/v3/processes?per_page=2&page=1"],
         {},
         0,
-        ["route .*GET.* /v3/processes", "access +scopes", "decision +allowed", "rate class +list", r"cache key +/v3/processes\?page=1&per_page=2"],
+        [
+            "route .*GET.* /v3/processes",
+            "access +scopes",
+            "decision +allowed",
+            "rate class +list",
+            r"cache key +/v3/processes\?page=1&per_page=2",
+        ],
         id="a list",
     ),
-    pytest.param(["GET", "/v3/processes"], None, 1, ["decision +refused: no-token", "answer +401 CF-NotAuthenticated"], id="no token"),
+    pytest.param(
+        ["GET", "/v3/processes"],
+        None,
+        1,
+        ["decision +refused: no-token", "answer +401 CF-NotAuthenticated"],
+        id="no token",
+    ),
     pytest.param(
         ["POST", "/v3/apps"],
         {"scope": ["cloud_controller.read"]},
         1,
-        ["scopes required +cloud_controller.write", "scopes present +cloud_controller.read", "refused: insufficient-scope"],
+        [
+            "scopes required +cloud_controller.write",
+            "scopes present +cloud_controller.read",
+            "refused: insufficient-scope",
+        ],
         id="scope missing",
     ),
     pytest.param(["GET", "/v3/processes"], {"exp": 1}, 1, ["token +expired", "refused: invalid-token"], id="expired"),
@@ -140,7 +156,9 @@ EXPLAINED = [
 
 
 @pytest.mark.parametrize(("request_line", "claims", "code", "expected"), EXPLAINED)
-def test_explain(settings_file: Path, request_line: list[str], claims: dict | None, code: int, expected: list[str]) -> None:
+def test_explain(
+    settings_file: Path, request_line: list[str], claims: dict | None, code: int, expected: list[str]
+) -> None:
     given = [] if claims is None else ["--token", token(**claims)]
     result = gateway("explain", "-c", str(settings_file), *given, *request_line)
     assert result.exit_code == code, result.output

@@ -16,7 +16,9 @@ from gateway.upstream.client import Client, Timeouts
 async def make_client() -> AsyncIterator:
     clients = []
 
-    async def make(url: str, *, connect: float = 2.0, head: float = 2.0, idle: float = 2.0, total: float = 0.0) -> Client:
+    async def make(
+        url: str, *, connect: float = 2.0, head: float = 2.0, idle: float = 2.0, total: float = 0.0
+    ) -> Client:
         client = Client(url, timeouts=Timeouts(connect, head, idle, total), connections=10)
         await client.start()
         clients.append(client)
@@ -40,7 +42,9 @@ async def read(response) -> bytes:
 
 async def test_what_is_given_is_sent_and_nothing_else(stub, make_client) -> None:
     client = await make_client(stub.url)
-    response = await client.send(get("/v3/processes?page=1&names=a%2Cb&x=%zz", ("X-Twice", "1"), ("X-Twice", "2")), None)
+    response = await client.send(
+        get("/v3/processes?page=1&names=a%2Cb&x=%zz", ("X-Twice", "1"), ("X-Twice", "2")), None
+    )
     await read(response)
     request = stub.received[0]
     assert request.line == "GET /v3/processes?page=1&names=a%2Cb&x=%zz HTTP/1.1"
@@ -48,7 +52,9 @@ async def test_what_is_given_is_sent_and_nothing_else(stub, make_client) -> None
 
 
 async def test_duplicates_order_and_case_of_response_fields_are_kept(stub, make_client) -> None:
-    stub.answers(b"HTTP/1.1 200 Fine\r\nX-a: 1\r\nSet-Cookie: a\r\nx-B: 2\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nhi")
+    stub.answers(
+        b"HTTP/1.1 200 Fine\r\nX-a: 1\r\nSet-Cookie: a\r\nx-B: 2\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nhi"
+    )
     client = await make_client(stub.url)
     response = await client.send(get(), None)
     assert response.head.fields.pairs[:4] == (("X-a", "1"), ("Set-Cookie", "a"), ("x-B", "2"), ("Set-Cookie", "b"))
@@ -58,7 +64,8 @@ async def test_duplicates_order_and_case_of_response_fields_are_kept(stub, make_
 
 async def test_redirects_and_encodings_are_passed_untouched(stub, make_client) -> None:
     stub.answers(
-        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/blob\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nraw"
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/blob\r\n"
+        b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nraw"
     )
     client = await make_client(stub.url)
     response = await client.send(get(), None)
@@ -110,7 +117,10 @@ async def test_an_unusable_head_is_broken(stub, make_client, pieces: tuple[bytes
 
 @pytest.mark.parametrize(
     "head",
-    [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n"],
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n",
+    ],
     ids=["Content-Length", "chunked"],
 )
 async def test_a_body_that_breaks_off_is_never_complete(stub, make_client, head: bytes) -> None:
@@ -163,7 +173,7 @@ async def test_an_upstream_that_never_reads_an_upload_times_out(make_client) -> 
         writer.close()
 
     server = await asyncio.start_server(never_read, "127.0.0.1", 0, limit=1024)
-    url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -181,7 +191,7 @@ async def test_an_upstream_that_never_reads_an_upload_times_out(make_client) -> 
 
 
 async def test_a_lost_put_is_not_resent_with_half_its_body(stub, make_client) -> None:
-    """The client library retries PUT on a connection that was lost; a body already begun must not be sent from its middle."""
+    """The client library retries PUT on a lost connection; a body already begun must not be sent from its middle."""
     client = await make_client(stub.url)
     await read(await client.send(get(), None))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Final
 
 from gateway.app import Gateway
@@ -30,13 +31,13 @@ class Demo:
     """The sandbox and a gateway before it, in one process.
 
     Args:
-        port: the gateway's port.
+        port: the gateway's port; 0 for any that is free.
         admin_port: its admin port.
         processes: size of the seeded world.
     """
 
     def __init__(self, *, port: int, admin_port: int, processes: int) -> None:
-        self._port: Final = port
+        self._port: Final = port or _free_port()
         self._admin_port: Final = admin_port
         self._uaa: Final = Uaa()
         self._processes: Final = processes
@@ -74,6 +75,13 @@ class Demo:
             await self._uaa.stop()
 
 
+def _free_port() -> int:
+    """A port nobody listens on. It must be known before the gateway starts, for its public URL names it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def introduction(gateway: str, admin: str, uaa: str) -> str:
     """What the demo prints once it serves.
 
@@ -93,24 +101,24 @@ gateway demo is ready.
   users (name, password):
 {people}
 
-log in (what `cf login` does):
+log in, in another terminal (this is what `cf login` does):
 
   token() {{ curl -s -u cf: -d grant_type=password -d username=$1 -d password=$2 {uaa}/oauth/token \\
     | python3 -c 'import json,sys; print(json.load(sys.stdin)["access_token"])'; }}
   TOKEN=$(token {PEOPLE[0].username} {PEOPLE[0].password})
 
-then try, in another terminal:
+then try:
 
   # the list, twice: the second is a hit
-  curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" \\
-    | grep -iE '^(HTTP|cache-status|age|etag)'
+  for i in 1 2; do curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" \\
+    | grep -iE '^(HTTP|cache-status|age|etag)'; done
   # page 2, by following next.href as it was given
   NEXT=$(curl -s {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" \\
     | python3 -c 'import json,sys; print(json.load(sys.stdin)["pagination"]["next"]["href"])'); echo "$NEXT"
   curl -s "$NEXT" -H "Authorization: bearer $TOKEN" | head -c 300; echo
   # 401 without a token, 403 without the scope
-  curl -is {gateway}/v3/processes | head -12
-  curl -is {gateway}/v3/processes -H "Authorization: bearer $(token openid_only openid_only)" | head -12
+  curl -is {gateway}/v3/processes | head -12; echo
+  curl -is {gateway}/v3/processes -H "Authorization: bearer $(token openid_only openid_only)" | head -12; echo
   # 304 with the page's entity-tag
   ETAG=$(curl -is {gateway}/v3/processes?per_page=2 -H "Authorization: bearer $TOKEN" | tr -d '\\r' \\
     | sed -n 's/^etag: //Ip')

@@ -6,7 +6,6 @@ Judges claims that were signed by a trusted key; knows nothing of signatures. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,8 @@ from gateway.core.model import PrincipalKind
 from gateway.core.visibility import make_principal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.core.model import Principal
 
 

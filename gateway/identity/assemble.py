@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.core.claims import ClaimPolicy
 from gateway.identity.keys import Key, KeyLoadError, KeySet, from_pem, from_secret, parse_set
 from gateway.identity.sources import KeyRing
 from gateway.identity.verifier import Verifier, unverified
@@ -14,6 +13,7 @@ from gateway.identity.verifier import Verifier, unverified
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.core.claims import ClaimPolicy
     from gateway.core.model import Principal
     from gateway.pipeline.ports import KeyUnknown, Rejected
 

@@ -7,9 +7,8 @@ A key says which algorithms may be used with it; a token never does (RFC 8725 §
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, RSAAlgorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
 _HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}

@@ -1,7 +1,7 @@
 """Where keys come from: files and secrets once, UAA's `token_keys` again and again.
 
-The laws (peers.md, "What their users suffer from"): keys are fetched before serving and refreshed behind; a failed fetch
-never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however many,
+The laws (peers.md, "What their users suffer from"): keys are fetched before serving and refreshed behind; a failed
+fetch never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however many,
 lead to at most one fetch in a while.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 from gateway.identity.keys import KeyLoadError, KeySet, parse_set
 from gateway.pipeline.ports import KeysUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LIMIT: Final = 1024 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=5)

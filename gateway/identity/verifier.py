@@ -1,8 +1,8 @@
 """Verifies bearer tokens with the keys at hand: strictly parsed, signature by the key's algorithms, then the claims.
 
-Synchronous and free of I/O. Verified tokens are remembered by the *whole* token (CVE-2026-35039), so that a repeated one
-costs a dictionary look-up and a comparison of `exp`. What a token says about keys (`jku`, `jwk`, `x5u`, `x5c`) is never
-looked at.
+Synchronous and free of I/O. Verified tokens are remembered by the *whole* token (CVE-2026-35039), so that a repeated
+one costs a dictionary look-up and a comparison of `exp`. What a token says about keys (`jku`, `jwk`, `x5u`, `x5c`) is
+never looked at.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cachetools import LRUCache
 
@@ -20,6 +19,9 @@ from gateway.core.claims import ClaimFault, ClaimPolicy, judge
 from gateway.core.model import Principal
 from gateway.identity.keys import ALGORITHMS, Key, KeySet
 from gateway.pipeline.ports import KeyUnknown, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -163,7 +165,7 @@ def _object(raw: bytes) -> dict[str, Any]:
     """A JSON object with unique member names, finite numbers and no great depth."""
     try:
         if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(raw) > _DEEPEST:
-            raise _MalformedError("malformed")  # noqa: TRY301 - beside its likes
+            raise _MalformedError("malformed")
         decoded = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise _MalformedError("malformed") from None

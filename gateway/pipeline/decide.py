@@ -17,13 +17,14 @@ from gateway.core.errors import Denial, Reason, render
 from gateway.core.fields import cache_control
 from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
 from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
-from gateway.core.routes import Access, CacheMode, RouteTable, Share
+from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.core.fields import Directives
     from gateway.core.model import VisibilityDomain
     from gateway.pipeline.entry import Entry
 
@@ -118,7 +119,6 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
     row = exchange.row
     if row.access is Access.PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC):
         return None
-    forgiving = row.lenient or row.access is Access.PUBLIC
     try:
         token = bearer.extract(exchange.head.fields.get_all("authorization"))
         if token is None:
@@ -132,11 +132,16 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
             raise bearer.invalid_token(verdict.fault, verdict.detail)
     except Denial as denial:
         exchange.token_fault = denial.detail or denial.reason.value
-        if not forgiving:
+        if not forgiving(row):
             raise
         return None
     exchange.principal = verdict
     return None
+
+
+def forgiving(row: Route) -> bool:
+    """Whether a request of this row goes on without a token, or with one that does not count or cannot be judged."""
+    return row.lenient or row.access is Access.PUBLIC
 
 
 def authorize(exchange: Exchange, _policy: Policy, _now: float) -> None:
@@ -166,39 +171,37 @@ def key(exchange: Exchange, _policy: Policy, _now: float) -> None:
 
 
 def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
-    """Look for a page that may answer this request."""
-    if exchange.key is None:
-        return
+    """Look for a page that may answer this request, within what its Cache-Control allows (RFC 9111 §5.2.1)."""
     asked = cache_control(exchange.head.fields.get_all("cache-control"))
-    if asked.no_store:
+    if exchange.key is not None and asked.no_store:
         exchange.bypass = Bypass.NO_STORE
         exchange.verdict = Verdict.BYPASS
-        return
-    entry = policy.store.get(exchange.key)
-    # The key holds the domain; what the store hands out is believed only if it says so itself.
-    if entry is not None and entry.key == exchange.key:
-        exchange.entry = entry
-    if exchange.entry is not None and not asked.no_cache and _acceptable(exchange.entry, asked.max_age, now):
-        exchange.verdict = Verdict.HIT if now < exchange.entry.fresh_until else Verdict.STALE
+    if exchange.key is not None and exchange.bypass is None:
+        entry = policy.store.get(exchange.key)
+        # The key holds the domain; what the store hands out is believed only if it says so itself.
+        if entry is not None and entry.key == exchange.key:
+            exchange.entry = entry
+        exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.refresh = exchange.verdict is Verdict.STALE
-        return
-    if asked.only_if_cached:
+    if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:
         raise Denial(Reason.ONLY_IF_CACHED)
-    exchange.verdict = Verdict.REVALIDATED if asked.no_cache else Verdict.MISS
 
 
 def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None:
     """Answer from the page: 304 when the client has it already, else the page (RFC 9110 §13)."""
-    if exchange.entry is None or exchange.verdict not in {Verdict.HIT, Verdict.STALE}:
+    if exchange.entry is None or exchange.verdict not in _SERVED:
         return None
     return from_entry(exchange, exchange.entry, policy.cache_name, now)
 
+
+_READS: Final = frozenset({"GET", "HEAD"})
+_SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
 STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, precondition)
 
 
-def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float) -> Reply:
+def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float, *, fields: Fields | None = None) -> Reply:
     """Render a stored page as the answer to this request: Age, Cache-Status, and 304 where it suffices.
 
     Args:
@@ -206,20 +209,20 @@ def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float) ->
         entry: the page, of the exchange's own domain.
         cache_name: name in Cache-Status.
         now: epoch seconds.
+        fields: those of the controller's answer to this very request, None to repeat the stored ones.
     """
     status_field = describe(exchange, cache_name, ttl=entry.fresh_until - now)
-    served = exchange.verdict in {Verdict.HIT, Verdict.STALE}
     extra = [("ETag", entry.etag), ("Cache-Status", status_field)]
-    if served:
+    if exchange.verdict in _SERVED:
         extra.append(("Age", str(max(0, int(now - entry.stored_at)))))
     if "accept" in exchange.head.fields:
         extra.append(("Vary", "Accept"))  # as the controller does (controller.md §4)
     if not_modified(exchange.head.fields.get_all("if-none-match"), entry.etag):
         return Reply(304, Fields(extra))
-    fields = entry.fields.plus(*extra)
+    answer = (entry.fields if fields is None else fields).plus(*extra)
     if exchange.head.method == "HEAD":
-        return Reply(200, fields.plus(("Content-Length", str(len(entry.body)))))
-    return Reply(200, fields, entry.body)
+        return Reply(200, answer.plus(("Content-Length", str(len(entry.body)))))
+    return Reply(200, answer, entry.body)
 
 
 def describe(exchange: Exchange, cache_name: str, *, ttl: float | None = None) -> str:
@@ -251,12 +254,14 @@ def describe(exchange: Exchange, cache_name: str, *, ttl: float | None = None) -
 
 
 def _bypass(exchange: Exchange) -> Bypass | None:
-    """Why the cache has no part in this request, before anything is known of the principal."""
+    """Why the cache has no part in this request, whatever its domain is."""
     head = exchange.head
-    if head.method not in {"GET", "HEAD"}:
+    if head.method not in _READS:
         return Bypass.METHOD
     if exchange.row.cache.mode is not CacheMode.POLICY:
         return Bypass.ROUTE
+    if exchange.principal is None and exchange.row.cache.share is not Share.PUBLIC and "cookie" in head.fields:
+        return Bypass.COOKIE
     if "origin" in head.fields:
         return Bypass.ORIGIN_FIELD
     if "range" in head.fields:
@@ -280,8 +285,12 @@ def _domain(exchange: Exchange) -> VisibilityDomain | None:
     return principal.domain
 
 
-def _acceptable(entry: Entry, max_age: int | None, now: float) -> bool:
-    """Whether the page may be served without asking: fresh or refreshable, and young enough for the client."""
-    if max_age is not None and now - entry.stored_at > max_age:
-        return False
-    return now < max(entry.fresh_until, entry.refresh_until)
+def _verdict(entry: Entry | None, asked: Directives, now: float) -> Verdict:
+    """What becomes of a request whose stored page is `entry`, fresh, refreshable or neither."""
+    if asked.no_cache:
+        return Verdict.REVALIDATED
+    if entry is None or now >= max(entry.fresh_until, entry.refresh_until):
+        return Verdict.MISS
+    if asked.max_age is not None and now - entry.stored_at > asked.max_age:
+        return Verdict.REVALIDATED
+    return Verdict.HIT if now < entry.fresh_until else Verdict.STALE

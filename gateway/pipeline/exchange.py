@@ -37,6 +37,7 @@ class Bypass(Enum):
     ORIGIN_FIELD = "origin-field"
     RANGE = "range"
     CONTENT = "request-content"
+    COOKIE = "cookie"  # it may be what the answer depends on, and it is not in the key
     ACCEPT = "accept"
     QUERY = "query"
     TOKEN = "unverified-token"  # noqa: S105 - a reason, not a secret
@@ -50,8 +51,8 @@ class Verdict(Enum):
     HIT = "hit"
     STALE = "stale"
     MISS = "miss"
-    REVALIDATED = "revalidated"  # the client asked for an end-to-end reload
-    COLLAPSED = "collapsed"
+    REVALIDATED = "revalidated"  # the client did not want the stored page
+    COLLAPSED = "collapsed"  # a miss that waited for another's fetch
     BYPASS = "bypass"
 
 

@@ -7,13 +7,13 @@ releases whatever was held.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
 from gateway.core.invalidation import dropped_by, tags_of_page
 from gateway.pipeline.collapse import Collapse
-from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, from_entry, refuse
+from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgiving, from_entry, refuse
 from gateway.pipeline.exchange import Exchange, Reply, Verdict
 from gateway.pipeline.jobs import PendingJobs
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
@@ -22,6 +22,7 @@ from gateway.pipeline.transform import (
     collect,
     is_json,
     mint,
+    own_fields,
     response_fields,
     rewrite,
     unstorable,
@@ -117,13 +118,15 @@ class Pipeline:
                     try:
                         await self.policy.verifier.fetch_for(kid)
                     except KeysUnavailableError as error:
-                        return refuse(exchange, Denial(Reason.KEYS_UNAVAILABLE, str(error)))
+                        if not forgiving(exchange.row):
+                            return refuse(exchange, Denial(Reason.KEYS_UNAVAILABLE, str(error)))
                     exchange.keys_fetched = True
                 case Fetch(fill=fill):
                     try:
                         return await (self._fill(exchange) if fill else self._forward(exchange, body))
                     except UpstreamError as error:
-                        return refuse(exchange, Denial(_REASONS[error.kind], error.detail))
+                        stale = self._stale_if_error(exchange, f"stale-if-error: {error.kind}")
+                        return stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
                     except ContentError as error:
                         return refuse(exchange, error.denial)
 
@@ -135,26 +138,21 @@ class Pipeline:
     # -- answers that may be stored
 
     async def _fill(self, exchange: Exchange) -> Reply:
-        try:
-            fill, exchange.collapsed = await self._fetch_page(exchange)
-        except UpstreamError as error:
-            stale = self._stale_if_error(exchange, None)
-            if stale is None:
-                raise
-            exchange.detail = f"stale-if-error: {error.kind}"
-            return stale
-        exchange.upstream_seconds = fill.seconds
+        fill, joined = await self._fetch_page(exchange)
+        exchange.upstream_seconds = 0.0 if joined else fill.seconds
         if fill.entry is not None:
-            exchange.stored = True
-            return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock())
-        if exchange.collapsed:
-            # What cannot be stored is the other one's own answer: ask for this one's.
-            exchange.collapsed = False
-            return await self._forward(exchange, None)
+            exchange.stored, exchange.collapsed = True, joined
+            if joined and exchange.verdict is Verdict.MISS:
+                exchange.verdict = Verdict.COLLAPSED
+            own = None if joined else own_fields(fill.page)
+            return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock(), fields=own)
         if fill.page.status in _FAILURES:
-            stale = self._stale_if_error(exchange, fill.page.status)
+            stale = self._stale_if_error(exchange, "stale-if-error", fill.page.status)
             if stale is not None:
                 return stale
+        if joined:
+            # What cannot be stored is the other one's own answer: ask for this one's.
+            return await self._forward(exchange, None)
         exchange.fwd_status = fill.page.status
         exchange.detail = fill.why_not
         page = fill.page
@@ -175,7 +173,8 @@ class Pipeline:
         route, key = exchange.row, exchange.key
         rewriter = await self._rewriter()
         started = self._clock()
-        response = await self._upstream.send(self._request(exchange), None)
+        # A page is always that of GET: a HEAD may be what found it stale.
+        response = await self._upstream.send(replace(self._request(exchange), method="GET"), None)
         fields = response_fields(response.head, route, rewriter, self._outgoing.via)
         body = await collect(response, self._max_rewrite_bytes)
         arrived = self._clock()
@@ -190,13 +189,14 @@ class Pipeline:
             why_not = self.policy.store.put(entry, generation=generation)
         return Fill(page, entry if why_not is None else None, why_not, arrived - started)
 
-    def _stale_if_error(self, exchange: Exchange, status: int | None) -> Reply | None:
+    def _stale_if_error(self, exchange: Exchange, detail: str, status: int | None = None) -> Reply | None:
+        """The stored page in place of a failure (RFC 5861 §4), unless the client asked for another one."""
         entry, now = exchange.entry, self._clock()
         if entry is None or exchange.verdict is Verdict.REVALIDATED or now >= entry.error_until:
             return None
         exchange.verdict = Verdict.STALE
         exchange.fwd_status = status
-        exchange.detail = "stale-if-error"
+        exchange.detail = detail
         return from_entry(exchange, entry, self.policy.cache_name, now)
 
     def _refresh_behind(self, exchange: Exchange) -> None:

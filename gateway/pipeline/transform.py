@@ -120,6 +120,19 @@ def unstorable(page: Page) -> str | None:
     return "no-store" if said.no_store or said.private else None
 
 
+def own_fields(page: Page) -> Fields:
+    """The fields of a stored page for the one whose request brought it: warnings, ids and timings are that one's.
+
+    Not the controller's rate budget, which the gateway's cache makes meaningless, and not Vary, which each answer from
+    a page gets anew.
+    """
+    return Fields(
+        pair
+        for pair in page.fields
+        if not (name := pair[0].lower()).startswith(("ratelimit", "x-ratelimit-")) and name != "vary"
+    )
+
+
 async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float) -> Entry:
     """The entry for a page: validator minted, per-request fields off, expiry written down.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
@@ -169,3 +170,145 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
     ) as session:
         yield session
+
+
+@dataclass
+class Answer:
+    """A response as it stood on the wire."""
+
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    version: str = "HTTP/1.1"
+    interim: list[int] = field(default_factory=list)
+    body: bytes = b""
+    complete: bool = True
+
+    def field(self, name: str) -> str | None:
+        values = self.all(name)
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key.lower() == name.lower()]
+
+
+class Wire:
+    """A client that writes bytes and reads answers by the framing rules (RFC 9112 §6.3), and no more than that."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def request(self, line: str, *fields: str, body: bytes = b"", host: bool = True) -> None:
+        """Write a request: its line, without the version unless it has one, and its fields."""
+        full = line if " HTTP/" in line else f"{line} HTTP/1.1"
+        lines = [full, *(["Host: api.example.org"] if host else []), *fields]
+        await self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+    async def answer(self, method: str = "GET") -> Answer:
+        """Read one answer; `complete` says whether its framing was honoured to the end."""
+        async with asyncio.timeout(10):
+            interim: list[int] = []
+            while (answer := await self._head()).status < 200 and answer.status != 101:
+                interim.append(answer.status)
+            answer.interim = interim
+            if method != "HEAD" and answer.status not in {101, 204, 304}:
+                await self._content(answer)
+            return answer
+
+    async def ask(self, line: str, *fields: str, body: bytes = b"") -> Answer:
+        """Write a request and read its answer."""
+        await self.request(line, *fields, body=body)
+        return await self.answer(line.split()[0])
+
+    async def ended(self) -> bool:
+        """Whether the other side closes without another byte."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    async def _head(self) -> Answer:
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        version, status, reason = lines[0].split(" ", 2)
+        pairs = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:]) if name]
+        return Answer(int(status), reason, pairs, version)
+
+    async def _content(self, answer: Answer) -> None:
+        length = answer.field("content-length")
+        try:
+            if answer.field("transfer-encoding") == "chunked":
+                while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                    answer.body += await self.reader.readexactly(size)
+                    await self.reader.readexactly(2)
+                await self.reader.readuntil(b"\r\n")
+            elif length is not None:
+                answer.body = await self.reader.readexactly(int(length))
+            else:
+                answer.body = await self.reader.read()
+        except asyncio.IncompleteReadError as error:
+            answer.body += error.partial if answer.field("transfer-encoding") is None else b""
+            answer.complete = False
+        except ConnectionError:
+            answer.complete = False
+
+
+Connect = Callable[..., Awaitable[Wire]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens client connections to a URL and closes them at the end."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def open_(url: str, **options: Any) -> Wire:
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 20, **options)
+        writers.append(writer)
+        return Wire(reader, writer)
+
+    yield open_
+    for writer in writers:
+        writer.close()
+
+
+Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+StartUpstream = Callable[[Serving], Awaitable[str]]
+
+
+@pytest.fixture
+async def start_upstream() -> AsyncIterator[StartUpstream]:
+    """Starts upstreams that treat a connection as they please; gives their URL."""
+    servers: list[asyncio.Server] = []
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(serving: Serving) -> str:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            try:
+                await serving(reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass  # the gateway hung up: what the script did about it is what the test looks at
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20)
+        servers.append(server)
+        host, port = server.sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    yield start
+    for server in servers:
+        server.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,8 +1,8 @@
 """Where keys come from: files and secrets once, UAA's `token_keys` again and again.
 
 The laws (peers.md, "What their users suffer from"): keys are fetched before serving and refreshed behind; a failed
-fetch never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however many,
-lead to at most one fetch in a while.
+fetch never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however
+many, lead to at most one fetch in a while.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from gateway.identity.keys import KeyLoadError, KeySet, parse_set
+from gateway.identity.keys import Key, KeyLoadError, KeySet, parse_set
 from gateway.pipeline.ports import KeysUnavailableError
 
 if TYPE_CHECKING:
@@ -54,15 +54,12 @@ class UrlSource:
             Whether it went well; `fault` says what was wrong.
         """
         try:
-            async with session.get(self.url, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise KeyLoadError(f"answered {response.status}")  # noqa: TRY301 - beside its likes
-                document = await response.content.read(_LIMIT + 1)
-            if len(document) > _LIMIT:
-                raise KeyLoadError("answered more than 1 MiB")  # noqa: TRY301 - likewise
-            keys = parse_set(document, allow_symmetric=self._allow_symmetric, allow_short=self._allow_symmetric)
-            if not keys.keys:
-                raise KeyLoadError("has no usable key" + "".join(f"; {kid}: {why}" for kid, why in keys.refused))  # noqa: TRY301 - likewise
+            keys = parse_set(
+                await _document(session, self.url),
+                allow_symmetric=self._allow_symmetric,
+                allow_short=self._allow_symmetric,
+            )
+            _insist_on_keys(keys)
         except (aiohttp.ClientError, OSError, TimeoutError, KeyLoadError) as error:
             text = str(error) if isinstance(error, KeyLoadError) else type(error).__name__
             self.fault = f"{self.url}: {text}"
@@ -173,7 +170,10 @@ class KeyRing:
 
     def _combine(self) -> None:
         """One set from all sources. An id that two sources give differently belongs to none of them."""
-        keys = [*self._static.keys, *(key for source in self.sources for key in source.keys.keys)]
+        keys: list[Key] = []
+        for key in (*self._static.keys, *(key for source in self.sources for key in source.keys.keys)):
+            if not any(_same(key, other) for other in keys):
+                keys.append(key)
         ids = [key.kid for key in keys if key.kid is not None]
         twice = frozenset(kid for kid in ids if ids.count(kid) > 1)
         refused = [*self._static.refused, *(pair for source in self.sources for pair in source.keys.refused)]
@@ -181,7 +181,29 @@ class KeyRing:
         self.current = KeySet(tuple(key for key in keys if key.kid not in twice), tuple(refused))
 
 
+async def _document(session: aiohttp.ClientSession, url: str) -> bytes:
+    document = b""
+    async with session.get(url, allow_redirects=False) as response:
+        if response.status != 200:
+            raise KeyLoadError(f"answered {response.status}")
+        async for chunk in response.content.iter_any():
+            document += chunk
+            if len(document) > _LIMIT:
+                raise KeyLoadError("answered more than 1 MiB")
+    return document
+
+
+def _insist_on_keys(keys: KeySet) -> None:
+    """An empty set is an accident, not a wish: taking it would lock everybody out."""
+    if not keys.keys:
+        raise KeyLoadError("; ".join(("no usable key", *(f"{kid}: {why}" for kid, why in keys.refused))))
+
+
 def _differs(one: KeySet, other: KeySet) -> bool:
-    return one.refused != other.refused or [(key.kid, key.algorithms, key.material) for key in one.keys] != [
-        (key.kid, key.algorithms, key.material) for key in other.keys
-    ]
+    if one.refused != other.refused or len(one.keys) != len(other.keys):
+        return True
+    return not all(map(_same, one.keys, other.keys))
+
+
+def _same(one: Key, other: Key) -> bool:
+    return (one.kid, one.algorithms, one.material) == (other.kid, other.algorithms, other.material)

@@ -1,0 +1,302 @@
+"""What the edge refuses, byte for byte on a socket: an answer in the controller's format, a close, and no hang."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from gateway.core.errors import Denial, Reason
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.edge.receive import Limits, canonical
+
+HOST = b"Host: api.example.org\r\n"
+
+# What is refused, the statuses it may have, and the fault that the answer must name.
+MALFORMED = [
+    pytest.param(b"GET /v3 HTTP/1.1\r\n\r\n", 400, id="RFC9112-3.2-no-host"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400, id="RFC9112-3.2-two-hosts"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, id="RFC9112-3.2-two-different-hosts"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost:\r\n\r\n", 400, id="peers.md-empty-host"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, id="peers.md-host-with-path"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: user@a\r\n\r\n", 400, id="peers.md-host-with-userinfo"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a, b\r\n\r\n", 400, id="peers.md-host-comma-list"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="host-with-space"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a:port\r\n\r\n", 400, id="host-with-odd-port"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: [::1\r\n\r\n", 400, id="host-with-open-bracket"),
+    pytest.param(b"CONNECT api.example.org:443 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="peers.md-CONNECT"),
+    pytest.param(b"CONNECT /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="CONNECT-origin-form"),
+    pytest.param(b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="peers.md-OPTIONS-asterisk"),
+    pytest.param(b"get /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="controller.md-4-lower-case-method"),
+    pytest.param(b"Get /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="mixed-case-method"),
+    pytest.param(b"G@T /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="method-not-a-token"),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        id="RFC9112-6.1-CL-and-TE",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        400,
+        id="RFC9112-6.1-TE-and-CL",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip\r\n\r\nabc", 400, id="RFC9112-6.1-TE-not-chunked"
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        400,
+        id="RFC9112-6.1-chunked-not-last",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        id="RFC9112-6.1-chunked-twice",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding:\r\n\r\nGET /v3 HTTP/1.1\r\n\r\n",
+        400,
+        id="peers.md-empty-TE",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400, id="TE-with-VT"
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        400,
+        id="RFC9112-6.3-two-lengths",
+    ),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3, 4\r\n\r\nabcd", 400, id="RFC9112-6.3-length-list"
+    ),
+    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400, id="negative-length"),
+    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: +1\r\n\r\na", 400, id="signed-length"),
+    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 0x1\r\n\r\na", 400, id="hex-length"),
+    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length:\r\n\r\n", 400, id="empty-length"),
+    pytest.param(
+        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400, id="length-overflow"
+    ),
+    pytest.param(
+        b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"
+    ),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost : a\r\n\r\n", 400, id="RFC9112-5.1-space-before-colon"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X A: 1\r\n\r\n", 400, id="space-in-field-name"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b": 1\r\n\r\n", 400, id="empty-field-name"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"no colon\r\n\r\n", 400, id="no-colon"),
+    pytest.param(b"GET /v3 HTTP/1.1\n" + HOST + b"\r\n", 400, id="peers.md-bare-LF-line"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a\n\r\n", 400, id="peers.md-bare-LF-field"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: a\rb\r\n\r\n", 400, id="bare-CR"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n", 400, id="NUL-in-value"),
+    pytest.param(b"GET /v3\0 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="NUL-in-target"),
+    pytest.param(b"GET /v3/\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="non-ASCII-target"),
+    pytest.param(b"GET /v3/\xff HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="undecodable-target"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: \xff\xfe\r\n\r\n", 400, id="undecodable-value"),
+    pytest.param(b'GET /v3?a="<> HTTP/1.1\r\n' + HOST + b"\r\n", 400, id="controller.md-4-raw-quotes"),
+    pytest.param(b"GET /v3#fragment HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="fragment-in-path"),
+    pytest.param(b"GET v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="relative-target"),
+    pytest.param(b"GET ftp://a/v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="other-scheme"),
+    pytest.param(b"GET http://u:p@a/v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="RFC9110-4.2.4-userinfo"),
+    pytest.param(b"GET /v3\r\n\r\n", 400, id="HTTP-0.9"),
+    pytest.param(b"GET /v3 HTTP/2.0\r\n" + HOST + b"\r\n", 400, id="HTTP-2.0-line"),
+    pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP-2-preface"),
+    pytest.param(b"GET /v3 HTTP/1.1.1\r\n" + HOST + b"\r\n", 400, id="odd-version"),
+    pytest.param(b"GET  /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="two-spaces"),
+    pytest.param(b"\x00\x01\x02\x03garbage\r\n\r\n", 400, id="garbage"),
+    pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), 400, id="TLS-hello"),
+    pytest.param(b"GET /v3?" + b"a" * 80_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="line-too-long"),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 80_000 + b"\r\n\r\n", 400, id="field-too-long"),
+    pytest.param(
+        b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 8000) for n in range(9)) + b"\r\n",
+        431,
+        id="RFC6585-5-fields-too-large",
+    ),
+    pytest.param(
+        b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: 1\r\n" % n for n in range(1000)) + b"\r\n",
+        400,
+        id="too-many-fields",
+    ),
+    pytest.param(
+        b"GET /v3 HTTP/1.1\r\n" + HOST + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello",
+        400,
+        id="content-hidden-behind-an-upgrade",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "status"), MALFORMED)
+async def test_malformed_requests_are_answered_and_closed(
+    stub, start_gateway, connect, caplog, capfd, sent: bytes, status: int
+) -> None:
+    gateway = await start_gateway(stub.url)
+    before = len(stub.received)
+    client = await connect(gateway.url)
+    with caplog.at_level(logging.WARNING):
+        await client.send(sent)
+        answer = await client.answer()
+        assert answer.status == status
+        assert answer.complete
+        assert answer.field("x-gateway-error")
+        assert json.loads(answer.body)["errors" if b"errors" in answer.body else "error_code"]
+        assert await client.ended()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert "Traceback" not in capfd.readouterr().err
+    assert len(stub.received) == before, "nothing of it reached the controller"
+    following = await connect(gateway.url)
+    assert (await following.ask("GET /v3/info")).status == 200
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [b"xyz\r\nabc\r\n", b"-1\r\n", b"3\r\nabcd\r\n", b"3\nabc\r\n", b"fffffffffffffffffff\r\n", b"3 \r\nabc\r\n"],
+    ids=["not-hex", "negative", "longer-than-said", "bare-LF", "overflow", "space"],
+)
+async def test_a_bad_chunk_ends_the_request_and_never_completes_upstream(
+    start_gateway, start_upstream, connect, caplog, chunk: bytes
+) -> None:
+    arrived = bytearray()
+
+    async def swallow(reader, _writer) -> None:
+        while data := await reader.read(65536):
+            arrived.extend(data)
+
+    gateway = await start_gateway(await start_upstream(swallow))
+    client = await connect(gateway.url)
+    with caplog.at_level(logging.ERROR):
+        await client.request("POST /staging/x", "Transfer-Encoding: chunked", body=b"2\r\nok\r\n")
+        await client.send(chunk)
+        answer = await client.answer("POST")
+        assert (answer.status, answer.field("x-gateway-error") is not None) == (400, True)
+        assert await client.ended()
+    assert caplog.records == []
+    assert b"\r\n0\r\n\r\n" not in arrived
+
+
+async def test_pipelined_requests_are_answered_in_order(stub, start_gateway, connect) -> None:
+    async def echo(request, _reader, writer) -> None:
+        body = request.line.encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    stub.script = echo
+    gateway = await start_gateway(stub.url)
+    client = await connect(gateway.url)
+    wanted = 30  # more than the server lets wait at once
+    await client.send(
+        b"".join(b"GET /staging/%d HTTP/1.1\r\n" % number + HOST + b"\r\n" for number in range(wanted))
+        + b"POST /staging/last HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi"
+    )
+    for number in range(wanted):
+        assert (await client.answer()).body == b"GET /staging/%d HTTP/1.1" % number
+    assert (await client.answer("POST")).body == b"POST /staging/last HTTP/1.1"
+
+
+async def test_a_request_split_at_every_byte_is_the_same_request(stub, start_gateway, connect) -> None:
+    gateway = await start_gateway(stub.url)
+    client = await connect(gateway.url)
+    whole = b"POST /staging/x?a=1 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    for byte in whole:
+        await client.send(bytes([byte]))
+    assert (await client.answer("POST")).status == 200
+    assert stub.received[-1].line == "POST /staging/x?a=1 HTTP/1.1"
+    assert stub.received[-1].body == b"hi"
+
+
+LIMITS = "limits: {max_body_bytes: 1KiB}"
+
+
+async def test_a_body_announced_too_large_is_413_before_it_is_sent(stub, start_gateway, connect) -> None:
+    gateway = await start_gateway(stub.url, LIMITS)
+    before = len(stub.received)
+    client = await connect(gateway.url)
+    await client.request("POST /staging/x", "Content-Length: 1025", "Expect: 100-continue")
+    answer = await client.answer("POST")
+    assert (answer.status, answer.interim) == (413, [])
+    assert (answer.field("x-gateway-error") or "").startswith("body-too-large")
+    assert await client.ended()
+    assert len(stub.received) == before
+    assert (await (await connect(gateway.url)).ask("POST /staging/x", "Content-Length: 1024", body=bytes(1024))).status
+
+
+async def test_a_chunked_body_that_grows_too_large_is_413_and_never_complete_upstream(
+    start_gateway, start_upstream, connect
+) -> None:
+    arrived = bytearray()
+
+    async def swallow(reader, _writer) -> None:
+        while data := await reader.read(65536):
+            arrived.extend(data)
+
+    gateway = await start_gateway(await start_upstream(swallow), LIMITS)
+    client = await connect(gateway.url)
+    await client.request("POST /staging/x", "Transfer-Encoding: chunked", body=b"200\r\n" + bytes(512) + b"\r\n")
+    await client.send(b"201\r\n" + bytes(513) + b"\r\n")
+    answer = await client.answer("POST")
+    assert answer.status == 413
+    assert (answer.field("x-gateway-error") or "").startswith("body-too-large")
+    assert await client.ended()
+    assert b"0\r\n\r\n" not in arrived
+
+
+@pytest.mark.parametrize(
+    ("asked", "forwarded"),
+    [
+        ("/cf/staging/x?a=1", "/staging/x?a=1"),
+        ("/staging/x", "/staging/x"),
+        ("/cf/staging", "/staging"),
+        ("http://other.example.org/cf/staging/x", "/staging/x"),
+    ],
+    ids=["under the prefix", "without it", "only the prefix goes", "absolute-form"],
+)
+async def test_the_prefix_of_the_public_url_is_not_the_controllers(
+    stub, start_gateway, connect, asked: str, forwarded: str
+) -> None:
+    gateway = await start_gateway(stub.url, public_url="https://gateway.example.org/cf")
+    client = await connect(gateway.url)
+    assert (await client.ask(f"GET {asked}")).status in {200, 404}
+    assert stub.received[-1].line == f"GET {forwarded} HTTP/1.1"
+
+
+async def test_absolute_form_is_the_origin_form_and_cannot_choose_the_host(stub, start_gateway, connect) -> None:
+    """RFC 9112 §3.2.2: accepted from any client; where it goes was decided by the connection."""
+    gateway = await start_gateway(stub.url)
+    client = await connect(gateway.url)
+    assert (await client.ask("GET http://evil.example.org/staging/x?a=1")).status == 200
+    assert stub.received[-1].line == "GET /staging/x?a=1 HTTP/1.1"
+    assert stub.received[-1].field("host") == "api.internal.example.org"
+
+
+# -- the same rules on literal values
+
+
+def head(method: str = "GET", target: str = "/v3", *fields: tuple[str, str]) -> RequestHead:
+    return RequestHead(method, Target(target), Fields(fields or (("Host", "a"),)))
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a.b:80", "127.0.0.1:1", "[::1]", "[::1]:8080", "a_b", "xn--caf-dma.example.org"]
+)
+def test_hosts_that_pass(host: str) -> None:
+    assert canonical(head("GET", "/v3", ("Host", host)), Limits(1024, 1024), strict_api=True).target.path == "/v3"
+
+
+def test_host_is_optional_for_http_1_0_only() -> None:
+    without = head("GET", "/v3", ("Accept", "*/*"))
+    assert canonical(without, Limits(1024, 1024), strict_api=True, host_optional=True)
+    with pytest.raises(Denial) as caught:
+        canonical(without, Limits(1024, 1024), strict_api=True)
+    assert caught.value.reason is Reason.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "expected"),
+    [
+        ("/cf", "/cf/v3", "/v3"),
+        ("/cf", "/cf", "/"),
+        ("/cf", "/cfx/v3", "/cfx/v3"),
+        ("/cf", "/v3/cf", "/v3/cf"),
+        ("/a/b", "/a/b/v3", "/v3"),
+        ("", "/v3", "/v3"),
+    ],
+)
+def test_prefix_is_whole_segments(prefix: str, path: str, expected: str) -> None:
+    assert canonical(head("GET", path), Limits(1024, 1024), strict_api=True, prefix=prefix).target.path == expected

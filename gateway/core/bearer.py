@@ -19,6 +19,7 @@ _REALM: Final = 'Bearer realm="cloud_controller"'
 _CHALLENGE: Final = "WWW-Authenticate"
 # RFC 6749 §3.3 lets a scope be any printable ASCII but space, quote and backslash.
 _UNSAFE: Final = re.compile(r"[^!#-\[\]-~]")
+_BLANKS: Final = re.compile(r"[ \t]+")
 _MOST_SCOPES: Final = 32
 _LONGEST_SCOPE: Final = 100
 
@@ -42,7 +43,8 @@ def extract(values: Sequence[str]) -> str | None:
     value = values[0]
     if value[: len(_SCHEME)].lower() != _SCHEME:
         return None
-    words = value.split()
+    # Not str.split: what Python alone takes for a blank would make two readings of the bytes that are forwarded.
+    words = _BLANKS.split(value.strip(" \t"))
     if len(words) != 2 or len(words[0]) != len(_SCHEME):
         raise invalid_token("malformed-field", "Authorization must be the word bearer and a token")
     return words[1]
@@ -71,7 +73,7 @@ def insufficient_scope(required: Iterable[str], present: Iterable[str]) -> Denia
         required: scopes of which one would do.
         present: the token's scopes; only safe characters and a bounded number are repeated.
     """
-    needed = " ".join(required)
+    needed = " ".join(_UNSAFE.sub("?", scope) for scope in required)
     held = sorted(_UNSAFE.sub("?", scope)[:_LONGEST_SCOPE] for scope in present)
     shown = " ".join(held[:_MOST_SCOPES]) or "none"
     challenge = f'{_REALM}, error="insufficient_scope", scope="{needed}"'

@@ -29,6 +29,7 @@ class ClaimFault(Enum):
     NO_TOKEN_ID = "no-jti"  # noqa: S105 - a reason, not a secret
     REFRESH_TOKEN = "refresh-token"  # noqa: S105 - likewise
     BAD_SCOPE = "bad-scope"
+    NOT_TEXT = "not-text"
     NO_PRINCIPAL = "no-principal"
 
 
@@ -49,6 +50,7 @@ class ClaimPolicy:
 
 
 _REFRESH_SUFFIX: Final = "-r"
+_TEXTS: Final = ("iss", "zid", "client_id", "jti")
 
 
 def judge(claims: Mapping[str, Any], policy: ClaimPolicy, now: float) -> Principal | ClaimFault:
@@ -76,6 +78,9 @@ def judge(claims: Mapping[str, Any], policy: ClaimPolicy, now: float) -> Princip
         return ClaimFault.REFRESH_TOKEN
     if policy.issuer is not None and not (isinstance(token_id, str) and token_id):
         return ClaimFault.NO_TOKEN_ID
+    # They tell visibility domains apart: read as "", two issuers or zones would share one.
+    if any(not isinstance(claims.get(name), str | None) for name in _TEXTS):
+        return ClaimFault.NOT_TEXT
     return _principal(claims, frozenset(scopes), expires)
 
 

@@ -92,7 +92,12 @@ class Identity:
         memo_entries: int = 10_000,
     ) -> None:
         self._policy: Final = policy
-        self.ring: Final = KeyRing(KeySet(tuple(key for described in keys for key in _static(described))))
+        static = tuple(key for described in keys for key in _static(described))
+        named = [key.kid for key in static if key.kid is not None]
+        twice = sorted({kid for kid in named if named.count(kid) > 1})
+        if twice:
+            raise KeyLoadError(f"several keys have the same kid: {', '.join(twice)}")
+        self.ring: Final = KeyRing(KeySet(static))
         for described in keys:
             if described.url is not None:
                 self.ring.add(

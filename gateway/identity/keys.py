@@ -21,11 +21,17 @@ from jwt.exceptions import InvalidKeyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
 _HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384"}
+# PyJWT has more (none, EdDSA, ES256K, …); what no key here may be used with is not known here either.
+ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in {*_HMAC, *_RSA, *_CURVES.values()}
+}
 _LEAST_RSA_BITS: Final = 2048
+_MOST_KEYS: Final = 100
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 
 
@@ -67,12 +73,11 @@ class KeySet:
     refused: tuple[tuple[str, str], ...] = ()
 
     def candidates(self, kid: str | None, algorithm: str) -> list[Key]:
-        """The keys a token with this header may have been signed by."""
-        return [
-            key
-            for key in self.keys
-            if algorithm in key.algorithms and (kid is None or key.kid is None or key.kid == kid)
-        ]
+        """The keys a token with this header may have been signed by, those that its id names first."""
+        fit = [key for key in self.keys if algorithm in key.algorithms]
+        if kid is None:
+            return fit
+        return [key for key in fit if key.kid == kid] + [key for key in fit if key.kid is None]
 
     def names(self, kid: str | None) -> bool:
         """Whether a key has exactly this id."""
@@ -144,21 +149,21 @@ def from_jwk(jwk: Mapping[str, Any], *, allow_symmetric: bool, allow_short: bool
         raise KeyLoadError("its kid is not a string")
     algorithms = None if algorithm is None else [_alias(algorithm)]
     kty = jwk.get("kty")
-    if kty in {"oct", "MAC"}:
+    if kty in ("oct", "MAC"):
         if not allow_symmetric:
             raise KeyLoadError("a shared secret from a public source is no secret")
         return _symmetric(jwk, value, kid, algorithms, allow_short=allow_short)
-    if kty not in {"RSA", "EC"}:
+    if kty not in ("RSA", "EC"):
         raise KeyLoadError("its kty is not RSA, EC or oct")
     if _PRIVATE & jwk.keys():
         raise KeyLoadError("a private key; the gateway needs only the public one")
     if ("n" not in jwk and "x" not in jwk) and isinstance(value, str):
-        return from_pem(value.encode(), kid=kid, algorithms=algorithms)
-    try:
-        material = (RSAAlgorithm if kty == "RSA" else ECAlgorithm).from_jwk(dict(jwk))
-    except (InvalidKeyError, ValueError, KeyError, TypeError):
-        raise KeyLoadError("its numbers are no public key") from None
-    return _asymmetric(material, kid, algorithms)
+        key = from_pem(value.encode(), kid=kid, algorithms=algorithms)
+    else:
+        key = _asymmetric(_numbers(jwk), kid, algorithms)
+    if isinstance(key.material, RSAPublicKey) is not (kty == "RSA"):
+        raise KeyLoadError("its value is not of its kty")
+    return key
 
 
 def parse_set(document: bytes, *, allow_symmetric: bool, allow_short: bool = False) -> KeySet:
@@ -179,6 +184,8 @@ def parse_set(document: bytes, *, allow_symmetric: bool, allow_short: bool = Fal
         raise KeyLoadError("not a key set: expected a JSON object with keys") from None
     if not isinstance(members, list):
         raise KeyLoadError("not a key set: keys is not a list")
+    if len(members) > _MOST_KEYS:
+        raise KeyLoadError(f"a key set of {len(members)} keys; {_MOST_KEYS} are the most")
     keys: list[Key] = []
     refused: list[tuple[str, str]] = []
     for position, member in enumerate(members):
@@ -217,6 +224,14 @@ def _symmetric(
     except (InvalidKeyError, ValueError, TypeError):
         raise KeyLoadError("its k is no secret") from None
     return from_secret(secret, kid=kid, algorithms=algorithms, allow_short=allow_short)
+
+
+def _numbers(jwk: Mapping[str, Any]) -> object:
+    """The public key that a JWK spells out (RFC 7518 §6)."""
+    try:
+        return (RSAAlgorithm if jwk["kty"] == "RSA" else ECAlgorithm).from_jwk(dict(jwk))
+    except (InvalidKeyError, ValueError, KeyError, TypeError):
+        raise KeyLoadError("its numbers are no public key") from None
 
 
 def _asymmetric(material: object, kid: str | None, algorithms: Iterable[str] | None) -> Key:

@@ -8,8 +8,9 @@ many, lead to at most one fetch in a while.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 1024 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=5)
-_LONGEST_BACKOFF: Final = 60.0
+_FIRST_RETRY: Final = 1.0
+_LONGEST_RETRY: Final = 60.0
+_JITTER: Final = 0.1
 
 
 class UrlSource:
@@ -39,6 +42,9 @@ class UrlSource:
         self.interval: Final = interval
         self._allow_symmetric: Final = allow_symmetric
         self._on_change: Final = on_change
+        self._begun = 0
+        self._heard = 0
+        self.failures = 0
         self.keys = KeySet()
         self.fetched_at: float | None = None
         self.fault: str | None = "not fetched yet"
@@ -53,6 +59,8 @@ class UrlSource:
         Returns:
             Whether it went well; `fault` says what was wrong.
         """
+        self._begun += 1
+        turn = self._begun
         try:
             keys = parse_set(
                 await _document(session, self.url),
@@ -60,13 +68,18 @@ class UrlSource:
                 allow_short=self._allow_symmetric,
             )
             _insist_on_keys(keys)
-        except (aiohttp.ClientError, OSError, TimeoutError, KeyLoadError) as error:
-            text = str(error) if isinstance(error, KeyLoadError) else type(error).__name__
-            self.fault = f"{self.url}: {text}"
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, refreshing goes on with the keys at hand
             self.fetches["failed"] += 1
+            if turn > self._heard:
+                text = str(error) if isinstance(error, KeyLoadError) else type(error).__name__
+                self._heard, self.fault = turn, f"{self.url}: {text}"
+                self.failures += 1
             return False
-        self.fault, self.fetched_at = None, time.time()
         self.fetches["ok"] += 1
+        if turn < self._heard:  # overtaken by a later fetch: what this one saw is history
+            return True
+        self._heard, self.failures = turn, 0
+        self.fault, self.fetched_at = None, time.time()
         if _differs(keys, self.keys):
             self.keys = keys
             self._on_change()
@@ -122,9 +135,12 @@ class KeyRing:
 
     async def stop(self) -> None:
         """Stop refreshing."""
-        for task in self._tasks:
+        under_way: list[asyncio.Future[Any]] = [*self._tasks]
+        if self._fetching is not None:
+            under_way.append(self._fetching)
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -162,11 +178,11 @@ class KeyRing:
         return all(await asyncio.gather(*(source.fetch(session) for source in self.sources)))
 
     async def _keep_fresh(self, source: UrlSource) -> None:
-        pause = source.interval
         while self._session is not None:
-            await asyncio.sleep(pause if source.fault is None else min(pause, 1.0))
-            good = await source.fetch(self._session)
-            pause = source.interval if good else min(pause * 2, _LONGEST_BACKOFF)
+            # Spread out, so that many gateways do not ask in step.
+            spread = 1.0 + _JITTER * (2.0 * random.random() - 1.0)  # noqa: S311 - nothing secret
+            await asyncio.sleep(spread * pause_before_fetch(source.interval, source.failures))
+            await source.fetch(self._session)
 
     def _combine(self) -> None:
         """One set from all sources. An id that two sources give differently belongs to none of them."""
@@ -179,6 +195,18 @@ class KeyRing:
         refused = [*self._static.refused, *(pair for source in self.sources for pair in source.keys.refused)]
         refused += [(kid, "given by two sources") for kid in sorted(twice)]
         self.current = KeySet(tuple(key for key in keys if key.kid not in twice), tuple(refused))
+
+
+def pause_before_fetch(interval: float, failures: int) -> float:
+    """Seconds until the next fetch behind: soon after a failure, then doubling, at most a minute.
+
+    Args:
+        interval: seconds between two fetches that go well.
+        failures: how many failed in a row.
+    """
+    if failures == 0:
+        return interval
+    return min(_FIRST_RETRY * 2.0 ** min(failures - 1, 10), _LONGEST_RETRY)
 
 
 async def _document(session: aiohttp.ClientSession, url: str) -> bytes:

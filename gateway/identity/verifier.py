@@ -100,13 +100,17 @@ class Verifier:
             candidates = keys.candidates(kid, algorithm)[:_MOST_CANDIDATES]
             signed = token[: token.rindex(".")].encode()
             if not _signed_by_any(candidates, algorithm, signed, signature):
-                unknown = self._refetchable and not (kid is not None and keys.names(kid))
-                return KeyUnknown(kid) if unknown and kid is not None else Rejected("signature")
+                return self._unsigned(keys, kid)
             claims = _object(payload)
         except _MalformedError as error:
             return Rejected(str(error))
         verdict = judge(claims, self._policy, now)
         return Rejected(verdict.value) if isinstance(verdict, ClaimFault) else verdict
+
+    def _unsigned(self, keys: KeySet, kid: str | None) -> Rejected | KeyUnknown:
+        """No key at hand has signed it. Another may have, if it names one, or if there is none to judge it by."""
+        unknown = not keys.keys if kid is None else not keys.names(kid)
+        return KeyUnknown(kid) if self._refetchable and unknown else Rejected("signature")
 
     def _count(self, result: str) -> None:
         self.results[result] = self.results.get(result, 0) + 1
@@ -148,7 +152,7 @@ def _header(raw: bytes) -> tuple[str, str | None]:
     if "crit" in header or "b64" in header:
         raise _MalformedError("critical-extension")  # none is understood here (CVE-2026-32597)
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ")
-    if not isinstance(algorithm, str) or algorithm == "none" or algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise _MalformedError("algorithm")
     if kid is not None and not isinstance(kid, str):
         raise _MalformedError("malformed")

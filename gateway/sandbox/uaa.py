@@ -6,14 +6,10 @@ Tokens are signed with RS256; the keys live as long as the process. Knows the pe
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote_plus
 
 import jwt
 from aiohttp import web
@@ -21,7 +17,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from jwt.algorithms import RSAAlgorithm
 
-from gateway.sandbox.people import CLIENTS, PEOPLE, Client, Person
+from gateway.sandbox.grants import GrantError, authenticated, client_claims, logged_in, user_claims
+from gateway.sandbox.people import PEOPLE, Client, Person
 from gateway.sandbox.tokens import RSA_ALGORITHMS, Key, TokenChecker
 
 if TYPE_CHECKING:
@@ -53,22 +50,6 @@ class SigningKey:
             "value": pem.decode().strip(),
             "n": numbers["n"],
         }
-
-
-class GrantError(Exception):
-    """An OAuth error answer (RFC 6749 §5.2).
-
-    Args:
-        status: HTTP status.
-        error: the `error` code.
-        description: for people.
-    """
-
-    def __init__(self, status: int, error: str, description: str) -> None:
-        super().__init__(description)
-        self.status = status
-        self.error = error
-        self.description = description
 
 
 class Uaa:
@@ -147,7 +128,7 @@ class Uaa:
             "scope": list(who.scopes),
             "rev_sig": "5d6f7a8b",
         }
-        claims = {**common, **(_user_claims(who, client, now) if isinstance(who, Person) else _client_claims(who))}
+        claims = {**common, **(user_claims(who, client, now) if isinstance(who, Person) else client_claims(who))}
         claims = {name: value for name, value in {**claims, **overrides}.items() if value is not None}
         return self._signed(claims)
 
@@ -185,7 +166,9 @@ class Uaa:
 
     async def _token_keys(self, _request: web.Request) -> web.Response:
         self.token_keys_requests += 1
-        return web.json_response({"keys": [key.jwk() for key in self._keys]})
+        # Its entity-tag lacks the quotes, as with the real one: a client that parses it finds out here.
+        etag = {"ETag": str(self._generation)}
+        return web.json_response({"keys": [key.jwk() for key in self._keys]}, headers=etag)
 
     async def _token_key(self, _request: web.Request) -> web.Response:
         return web.json_response(self._keys[0].jwk())
@@ -209,29 +192,15 @@ class Uaa:
     async def _token(self, request: web.Request) -> web.Response:
         form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
         try:
-            client = self._client(request.headers.get("Authorization"), form)
+            client = authenticated(request.headers.get("Authorization"), form)
             answer = self._grant(client, form)
         except GrantError as error:
             body = {"error": error.error, "error_description": error.description}
-            return web.json_response(body, status=error.status, headers={"Cache-Control": "no-store"})
+            headers = {"Cache-Control": "no-store"}
+            if error.error == "invalid_client":
+                headers["WWW-Authenticate"] = 'Basic realm="UAA/client"'
+            return web.json_response(body, status=error.status, headers=headers)
         return web.json_response(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
-
-    def _client(self, authorization: str | None, form: Mapping[str, str]) -> Client:
-        """Who asks: Basic or form fields (RFC 6749 §2.3.1)."""
-        name, secret = form.get("client_id", ""), form.get("client_secret", "")
-        if authorization is not None:
-            scheme, _, encoded = authorization.partition(" ")
-            try:
-                decoded = base64.b64decode(encoded.strip(), validate=True).decode()
-            except (binascii.Error, ValueError):
-                decoded = ""
-            if scheme.lower() == "basic" and ":" in decoded:
-                name, _, secret = decoded.partition(":")
-                name, secret = unquote_plus(name), unquote_plus(secret)
-        for client in CLIENTS:
-            if client.client_id == name and hmac.compare_digest(client.secret, secret):
-                return client
-        raise GrantError(401, "unauthorized", "Bad credentials")
 
     def _grant(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
         grant = form.get("grant_type")
@@ -242,18 +211,18 @@ class Uaa:
         if grant not in client.grant_types:
             raise GrantError(401, "unauthorized_client", f"Unauthorized grant type: {grant}")
         if grant == "client_credentials":
-            return self._answer(self.mint(client), client.scopes)
-        person = self._refreshed(form) if grant == "refresh_token" else _logged_in(form)
-        access = self.mint(person, client=client.client_id, grant_type="password")
-        return {**self._answer(access, person.scopes), "refresh_token": self._refresh_token(person, client)}
+            return self._answer(client, client)
+        person = self._refreshed(client, form) if grant == "refresh_token" else logged_in(form)
+        return {**self._answer(person, client), "refresh_token": self._refresh_token(person, client)}
 
-    def _answer(self, access: str, scopes: tuple[str, ...]) -> dict[str, Any]:
+    def _answer(self, who: Person | Client, client: Client) -> dict[str, Any]:
+        token_id = uuid.uuid4().hex
         return {
-            "access_token": access,
+            "access_token": self.mint(who, client=client.client_id, jti=token_id),
             "token_type": "bearer",
             "expires_in": self.lifetime - 1,
-            "scope": " ".join(scopes),
-            "jti": uuid.uuid4().hex,
+            "scope": " ".join(who.scopes),
+            "jti": token_id,
         }
 
     def _refresh_token(self, person: Person, client: Client) -> str:
@@ -274,7 +243,8 @@ class Uaa:
             }
         )
 
-    def _refreshed(self, form: Mapping[str, str]) -> Person:
+    def _refreshed(self, client: Client, form: Mapping[str, str]) -> Person:
+        """Whom a refresh token speaks for; it is good for the client that got it, and no other (RFC 6749 §6)."""
         for key in self._keys:
             try:
                 claims = jwt.decode(
@@ -285,39 +255,8 @@ class Uaa:
                 )
             except jwt.InvalidTokenError:
                 continue
-            if str(claims.get("jti", "")).endswith("-r") and claims.get("exp", 0) > self._clock():
-                return next(person for person in PEOPLE if person.user_guid == claims.get("user_id"))
+            refreshes = str(claims.get("jti", "")).endswith("-r") and claims.get("client_id") == client.client_id
+            person = next((person for person in PEOPLE if person.user_guid == claims.get("user_id")), None)
+            if person is not None and refreshes and claims.get("exp", 0) > self._clock():
+                return person
         raise GrantError(401, "invalid_token", "The refresh token is invalid or has expired")
-
-
-def _logged_in(form: Mapping[str, str]) -> Person:
-    for person in PEOPLE:
-        if person.username == form.get("username") and hmac.compare_digest(person.password, form.get("password", "")):
-            return person
-    raise GrantError(401, "unauthorized", "Bad credentials")
-
-
-def _user_claims(person: Person, client: str, now: int) -> dict[str, Any]:
-    return {
-        "sub": person.user_guid,
-        "user_id": person.user_guid,
-        "user_name": person.username,
-        "email": person.email,
-        "origin": "uaa",
-        "auth_time": now,
-        "client_id": client,
-        "cid": client,
-        "azp": client,
-        "grant_type": "password",
-    }
-
-
-def _client_claims(client: Client) -> dict[str, Any]:
-    return {
-        "sub": client.client_id,
-        "client_id": client.client_id,
-        "cid": client.client_id,
-        "azp": client.client_id,
-        "authorities": list(client.scopes),
-        "grant_type": "client_credentials",
-    }

@@ -39,6 +39,9 @@ def test_extract(values: list[str], token: str | None) -> None:
         pytest.param(["bearer abc", "bearer def"], id="recording auth-014 two fields"),
         pytest.param(["bearer abc", "bearer abc"], id="two equal fields"),
         pytest.param(["bearerabc"], id="no space"),
+        pytest.param(["bearer\u00a0abc"], id="a no-break space is no blank"),
+        pytest.param(["bearer\x85abc"], id="a next-line character is no blank"),
+        pytest.param(["bearer\x1cabc"], id="a file separator is no blank"),
     ],
 )
 def test_malformed(values: list[str]) -> None:
@@ -73,6 +76,11 @@ def test_foreign_scopes_cannot_break_out_of_a_field(scopes: frozenset[str]) -> N
     assert detail.isascii()
     assert detail.isprintable()
     assert len(detail) < 4000
+
+
+def test_an_operators_scope_cannot_break_out_of_the_challenge() -> None:
+    denial = bearer.insufficient_scope(['a", x="\r\n', "b"], {"openid"})
+    assert challenge(denial).endswith('error="insufficient_scope", scope="a?,?x=??? b"')
 
 
 @given(st.text(max_size=60))

@@ -83,6 +83,8 @@ def test_a_client_named_like_a_user_is_somebody_else() -> None:
         pytest.param({"user_id": ""}, ClaimFault.NO_PRINCIPAL, id="recording auth-039 empty user_id"),
         pytest.param({"user_id": 7}, ClaimFault.NO_PRINCIPAL, id="user_id is a number"),
         pytest.param({"user_id": {"u": 1}}, ClaimFault.NO_PRINCIPAL, id="user_id is an object"),
+        pytest.param({"zid": 7}, ClaimFault.NOT_TEXT, id="zid is a number"),
+        pytest.param({"client_id": ["cf"]}, ClaimFault.NOT_TEXT, id="client_id of a user is a list"),
     ],
 )
 def test_refused(changes: dict[str, Any], fault: ClaimFault) -> None:
@@ -98,6 +100,8 @@ def test_refused(changes: dict[str, Any], fault: ClaimFault) -> None:
         pytest.param({"aud": ["cloud_controller_service_permissions"]}, id="recording auth-026"),
         pytest.param({"scope": GONE}, id="recording auth-030 no scope: 403 comes later"),
         pytest.param({"user_name": "日本"}, id="recording auth-040"),
+        pytest.param({"zid": None}, id="zid is null"),
+        pytest.param({"exp": 10**400}, id="exp beyond any clock"),
     ],
 )
 def test_accepted(changes: dict[str, Any]) -> None:
@@ -114,3 +118,9 @@ def test_leeway_is_granted_once_and_no_more() -> None:
     policy = ClaimPolicy(ISSUER, UAA.audiences, leeway=5.0)
     assert isinstance(judge(claims(exp=int(NOW) - 4), policy, NOW), Principal)
     assert judge(claims(exp=int(NOW) - 5), policy, NOW) is ClaimFault.EXPIRED
+
+
+@pytest.mark.parametrize("name", ["iss", "zid", "client_id", "jti"])
+def test_what_tells_domains_apart_is_never_read_as_absent(name: str) -> None:
+    """Two values of the wrong type must not meet in the domain of those that have none."""
+    assert judge(claims(**{name: 7}), SEED, NOW) is ClaimFault.NOT_TEXT

@@ -9,6 +9,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from gateway.identity.keys import KeyLoadError, KeySet, from_pem, from_secret, parse_set
@@ -88,6 +90,10 @@ def test_loaded(member: dict[str, Any], algorithms: set[str] | None) -> None:
         pytest.param({"kty": "RSA", "value": "not pem"}, "not a public key", id="garbage PEM"),
         pytest.param(rsa_jwk(kid=7), "kid is not a string", id="kid is a number"),
         pytest.param("text", "not an object", id="not an object"),
+        pytest.param(rsa_jwk(kty=["RSA"]), "kty is not", id="kty is a list"),
+        pytest.param(rsa_jwk(kty={"RSA": 1}), "kty is not", id="kty is an object"),
+        pytest.param({"kty": "RSA", "value": pem(ec_key()).decode()}, "not of its kty", id="an EC key called RSA"),
+        pytest.param({"kty": "MAC", "value": ""}, "shorter than its hash", id="an empty secret"),
     ],
 )
 def test_refused_with_its_reason(member: Any, reason: str) -> None:
@@ -118,6 +124,30 @@ def test_cve_2022_29217_a_secret_among_public_keys_is_refused() -> None:
 def test_what_is_no_key_set_is_told(document: bytes) -> None:
     with pytest.raises(KeyLoadError, match="not a key set"):
         parse_set(document, allow_symmetric=True)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ["kty", "kid", "alg", "use", "key_ops", "value", "n", "e", "crv", "x", "y", "k"]
+
+
+@given(st.sampled_from([rsa_jwk(), ec_jwk(), oct_jwk()]), st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_no_member_is_more_than_refused(good: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Whatever a key server writes, its other keys stay usable: anything but a refusal would end the refreshing."""
+    assert (
+        "witness" in [key.kid for key in load({**good, **changes}, ec_jwk(kid="witness")).keys]
+        or changes.get("kid") == "witness"
+    )
+
+
+def test_an_empty_secret_is_refused_even_where_short_ones_are_allowed() -> None:
+    for member in ({"kty": "MAC", "value": ""}, {"kty": "MAC"}, {"kty": "oct", "k": ""}):
+        document = json.dumps({"keys": [member]}).encode()
+        assert parse_set(document, allow_symmetric=True, allow_short=True).keys == ()
 
 
 def test_pem_files() -> None:

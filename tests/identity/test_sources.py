@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -11,7 +13,7 @@ from gateway.core.claims import ClaimPolicy
 from gateway.core.model import Principal
 from gateway.identity.assemble import Identity
 from gateway.identity.keys import KeySet, from_secret
-from gateway.identity.sources import KeyRing
+from gateway.identity.sources import KeyRing, UrlSource, pause_before_fetch
 from gateway.pipeline.ports import KeysUnavailableError, KeyUnknown, Rejected
 from gateway.sandbox.people import person
 from gateway.sandbox.uaa import Uaa
@@ -147,6 +149,146 @@ async def test_what_is_no_usable_key_set_is_refused(status: int, body: bytes) ->
     assert ring.sources[0].fault is not None
     await ring.stop()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("interval", "failures", "seconds"),
+    [
+        pytest.param(300.0, 0, 300.0, id="all is well"),
+        pytest.param(60.0, 1, 1.0, id="soon after the first failure"),
+        pytest.param(60.0, 2, 2.0, id="doubling"),
+        pytest.param(60.0, 5, 16.0, id="and doubling"),
+        pytest.param(60.0, 7, 60.0, id="at most a minute"),
+        pytest.param(300.0, 10_000, 60.0, id="after days of failures"),
+    ],
+)
+def test_a_server_that_fails_is_asked_less_and_less(interval: float, failures: int, seconds: float) -> None:
+    assert pause_before_fetch(interval, failures) == seconds
+
+
+async def test_failures_are_counted_until_a_fetch_goes_well(ring: KeyRing, uaa: Uaa, clock: Clock) -> None:
+    uaa.down = True
+    for expected in (1, 2, 3):
+        with pytest.raises(KeysUnavailableError):
+            await ring.fetch_for("new")
+        assert ring.sources[0].failures == expected
+        clock.now += 10
+    uaa.down = False
+    await ring.fetch_for("new")
+    assert ring.sources[0].failures == 0
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
+    """Starts servers of one handler."""
+    runners: list[web.ServerRunner] = []
+
+    async def start(handler: Handler) -> str:
+        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        runners.append(runner)
+        return f"http://127.0.0.1:{runner.addresses[0][1]}/token_keys"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_a_key_set_may_come_in_pieces(serve: Callable[[Handler], Awaitable[str]], uaa: Uaa) -> None:
+    uaa.rotate()
+    document = json.dumps({"keys": [key.jwk() for key in uaa._keys]}).encode()
+
+    async def dribble(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(document), 500):
+            await response.write(document[start : start + 500])
+            for _ in range(20):
+                await asyncio.sleep(0)  # lets the reader have this piece before the next
+        return response
+
+    ring = KeyRing(KeySet())
+    ring.add(await serve(dribble), interval=3600)
+    await ring.start()
+    assert set(kids(ring)) == {"sandbox-key-1", "sandbox-key-2"}
+    await ring.stop()
+
+
+async def test_a_fetch_that_was_overtaken_brings_no_old_keys_back(
+    serve: Callable[[Handler], Awaitable[str]], uaa: Uaa, http: aiohttp.ClientSession
+) -> None:
+    old = {"keys": [key.jwk() for key in uaa._keys]}
+    uaa.rotate()
+    uaa.retire_old()
+    new = {"keys": [key.jwk() for key in uaa._keys]}
+    arrived, released = asyncio.Event(), asyncio.Event()
+
+    async def first_is_slow(_: web.BaseRequest) -> web.StreamResponse:
+        if arrived.is_set():
+            return web.json_response(new)
+        arrived.set()
+        await released.wait()
+        return web.json_response(old)
+
+    source = UrlSource(await serve(first_is_slow), interval=3600, allow_symmetric=False, on_change=lambda: None)
+    slow = asyncio.create_task(source.fetch(http))
+    await arrived.wait()
+    assert await source.fetch(http)
+    released.set()
+    assert await slow
+    assert [key.kid for key in source.keys.keys] == ["sandbox-key-2"]
+
+
+async def test_stopping_ends_a_fetch_under_way(serve: Callable[[Handler], Awaitable[str]]) -> None:
+    requests, arrived = [], asyncio.Event()
+
+    async def second_hangs(_: web.BaseRequest) -> web.StreamResponse:
+        requests.append(1)
+        if len(requests) > 1:
+            arrived.set()
+            await asyncio.Event().wait()
+        return web.Response(status=404)
+
+    ring = KeyRing(KeySet())
+    ring.add(await serve(second_hangs), interval=3600)
+    await ring.start()
+    waiter = asyncio.create_task(ring.fetch_for("kid"))
+    await arrived.wait()
+    fetching = ring._fetching
+    assert fetching is not None
+    await ring.stop()
+    assert fetching.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+
+
+async def test_a_redirect_is_not_followed_to_where_it_leads(
+    serve: Callable[[Handler], Awaitable[str]], uaa: Uaa
+) -> None:
+    async def elsewhere(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": f"{uaa.url}/token_keys"})
+
+    ring = KeyRing(KeySet())
+    ring.add(await serve(elsewhere), interval=3600)
+    await ring.start()
+    assert ring.fault is not None
+    assert "302" in ring.fault
+    assert uaa.token_keys_requests == 0
+    await ring.stop()
+
+
+async def test_the_same_key_from_two_sources_is_one_key(uaa: Uaa) -> None:
+    ring = KeyRing(KeySet())
+    for _ in range(2):
+        ring.add(f"{uaa.url}/token_keys", interval=3600)
+    await ring.start()
+    assert kids(ring) == ["sandbox-key-1"]
+    assert ring.current.refused == ()
+    await ring.stop()
 
 
 async def test_one_id_given_differently_by_two_sources_is_nobodys(uaa: Uaa) -> None:

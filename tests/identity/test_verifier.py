@@ -206,6 +206,12 @@ def test_a_token_without_kid_asks_for_no_fetch() -> None:
     assert make(from_secret(SECRET, kid="known"), refetchable=True).verify(token, NOW) == Rejected("signature")
 
 
+def test_envoy_13705_without_any_key_no_token_is_called_bad() -> None:
+    token = jwt.encode(claims(), SECRET, algorithm="HS256")
+    assert make(refetchable=True).verify(token, NOW) == KeyUnknown(None)
+    assert make().verify(token, NOW) == Rejected("signature")
+
+
 def test_a_token_without_kid_is_tried_with_each_key() -> None:
     keys = (from_pem(pem(rsa_key("old")), kid="old"), from_pem(pem(rsa_key()), kid="new"))
     token = jwt.encode(claims(), rsa_key(), algorithm="RS256")

@@ -138,16 +138,25 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
     """Starts gateways from settings text and stops them at the end."""
     running: list[Gateway] = []
 
-    async def start(upstream: str, extra: str = "", *, public_url: str = "https://gateway.example.org") -> Gateway:
+    async def start(
+        upstream: str,
+        extra: str = "",
+        *,
+        public_url: str = "https://gateway.example.org",
+        listen: str = "{port: 0}",
+        drain: str = "1s",
+        more_upstream: str = "",
+    ) -> Gateway:
         text = f"""
-listen: {{port: 0}}
+listen: {listen}
 admin: {{port: 0}}
 public_url: {public_url}
-drain: 1s
+drain: {drain}
 upstream:
   url: {upstream}
   advertised_urls: [{ADVERTISED}]
   host_header: api.internal.example.org
+  {more_upstream}
 auth: {{keys: [{{secret: {SECRET}}}]}}
 {extra}
 """
@@ -224,7 +233,7 @@ class Wire:
     async def ask(self, line: str, *fields: str, body: bytes = b"") -> Answer:
         """Write a request and read its answer."""
         await self.request(line, *fields, body=body)
-        return await self.answer(line.split()[0])
+        return await self.answer(line.split(maxsplit=1)[0])
 
     async def ended(self) -> bool:
         """Whether the other side closes without another byte."""
@@ -278,13 +287,16 @@ async def connect() -> AsyncIterator[Connect]:
         writer.close()
 
 
-Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serving = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 StartUpstream = Callable[[Serving], Awaitable[str]]
 
 
 @pytest.fixture
 async def start_upstream() -> AsyncIterator[StartUpstream]:
-    """Starts upstreams that treat a connection as they please; gives their URL."""
+    """Starts upstreams that treat what comes after the first request head as they please; gives their URL.
+
+    The gateway's own question for health is answered here.
+    """
     servers: list[asyncio.Server] = []
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -295,9 +307,13 @@ async def start_upstream() -> AsyncIterator[StartUpstream]:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             try:
-                await serving(reader, writer)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                pass  # the gateway hung up: what the script did about it is what the test looks at
+                request = Received((await reader.readuntil(b"\r\n\r\n"))[:-4])
+                if request.line == "GET /healthz HTTP/1.1":
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                else:
+                    await serving(request, reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                pass  # the gateway hung up, or the test is over
             finally:
                 writer.close()
 

@@ -1,7 +1,8 @@
 """RFC 7519 claims under the UAA's rules: which claims make a principal, and what is wrong with the others.
 
 Judges claims that were signed by a trusted key; knows nothing of signatures. The rules are the controller's
-(controller.md §2, §7), stricter only where it would crash: `scope` must be a list.
+(controller.md §2, §7), stricter only where no UAA goes: where it would crash (a `scope` that is text), where claims
+that tell principals apart are not text, and where `aud` holds anything but text.
 """
 
 from __future__ import annotations

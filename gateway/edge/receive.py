@@ -5,6 +5,8 @@ aiohttp's parser has judged the framing (C extension required); this adds what i
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -106,13 +108,16 @@ class Upload:
         self._request = request
         self._limit = limit
         self._read = 0
+        # Who forwards the content may still be on its way out when the rest is discarded.
+        self._reading = asyncio.Lock()
         expects = request.headers.get("Expect", "").strip().lower() == "100-continue"
         self._continue = expects and request.version >= HttpVersion11
 
     @property
     def finished(self) -> bool:
         """Whether all of it has been read."""
-        return self._request.content.at_eof()
+        content = self._request.content
+        return content.at_eof() and content.exception() is None
 
     def __aiter__(self) -> Upload:
         return self
@@ -123,16 +128,32 @@ class Upload:
         Raises:
             ContentError: the framing is broken, the content is too large, or the client went away.
         """
-        if self._continue and self._request.transport is not None:
-            self._continue = False
-            self._request.transport.write(_CONTINUE)
-        try:
-            piece = await self._request.content.readany()
-        except (RequestPayloadError, OSError) as error:
-            raise ContentError(Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")) from error
+        async with self._reading:
+            if self._continue and self._request.transport is not None:
+                self._continue = False
+                self._request.transport.write(_CONTINUE)
+            try:
+                piece = await self._request.content.readany()
+            except (RequestPayloadError, OSError) as error:
+                raise ContentError(
+                    Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")
+                ) from error
         if not piece:
             raise StopAsyncIteration
         self._read += len(piece)
         if self._limit is not None and self._read > self._limit:
             raise ContentError(_too_large(self._limit))
         return piece
+
+    async def discard(self, patience: float) -> None:
+        """Swallow what is left for a while, so that the answer is not lost in a reset (RFC 9112 §9.6).
+
+        Args:
+            patience: seconds. A client that still waits to be told to go on has sent nothing and is not waited for.
+        """
+        if self._continue:
+            return
+        with contextlib.suppress(TimeoutError, RequestPayloadError, OSError):
+            async with asyncio.timeout(patience), self._reading:
+                while await self._request.content.readany():
+                    pass

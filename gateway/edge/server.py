@@ -9,8 +9,11 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
 
 from gateway.core.errors import Denial, Reason, render
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
 
     from gateway.pipeline.fulfil import Pipeline
@@ -33,12 +35,19 @@ if TYPE_CHECKING:
 
 # How long the rest of an unread body is swallowed, so that the answer is not lost in a reset.
 _LINGER: Final = 2.0
+_CLOSING: Final = frozenset({Reason.BAD_REQUEST, Reason.BAD_TARGET, Reason.FIELDS_TOO_LARGE, Reason.BODY_TOO_LARGE})
 _REQUEST_ID: Final = "X-VCAP-Request-ID"
 ADDED: Final = web.ResponseKey("added", list[str])  # fields that aiohttp adds to a response that did not have them
 
 
 class Request(web.BaseRequest):
-    """A request whose responses carry just the fields they were given, plus Date."""
+    """A request whose responses carry just the fields they were given, plus Date.
+
+    Attributes:
+        unsupported: it came in another version of HTTP than the two spoken here; it is answered in HTTP/1.1.
+    """
+
+    unsupported = False
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         for added in response.get(ADDED, ()):
@@ -47,6 +56,20 @@ class Request(web.BaseRequest):
 
 class Connection(RequestHandler):
     """A connection whose parse errors are answered in the controller's error format."""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; a fault inside of a request's content ends that content too.
+
+        aiohttp's C parser only queues the fault as a next message, and whoever reads the content would wait on.
+        """
+        super().data_received(data)
+        if not self._messages or isinstance(self._messages[-1][0], RawRequestMessage):
+            return
+        request = self._current_request
+        content = self._messages[-2][1] if len(self._messages) > 1 else request.content if request else EMPTY_PAYLOAD
+        if not content.is_eof():
+            content.set_exception(RequestPayloadError("malformed content"))
+            content.feed_eof()
 
     def handle_error(
         self,
@@ -62,7 +85,8 @@ class Connection(RequestHandler):
             self.logger.error("unhandled fault", exc_info=exc)
         elif isinstance(self._manager, Server):
             self._manager.malformed()
-        reason = Reason.INTERNAL if status >= 500 else Reason.BAD_REQUEST
+        too_long = Reason.FIELDS_TOO_LARGE if isinstance(exc, LineTooLong) else Reason.BAD_REQUEST
+        reason = Reason.INTERNAL if status >= 500 else too_long
         code, fields, body = render(Denial(reason), "/v3")
         response = web.Response(status=code, headers=CIMultiDict(fields.pairs), body=body)
         response.force_close()
@@ -103,7 +127,7 @@ class Server(web.Server):
             keepalive_timeout=keepalive,
             auto_decompress=False,
             access_log=None,
-            lingering_time=_LINGER,
+            lingering_time=0.0,  # `_handle` does it, together with whoever reads the content
         )
         self._pipeline: Final = pipeline
         self._recorder: Final = recorder
@@ -124,7 +148,12 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        return Request(message, payload, protocol, writer, task, self._loop)
+        unsupported = message.version not in {HttpVersion10, HttpVersion11}
+        if unsupported:
+            message = message._replace(version=HttpVersion11, should_close=True)
+        request = Request(message, payload, protocol, writer, task, self._loop)
+        request.unsupported = unsupported
+        return request
 
     def malformed(self) -> None:
         """Count a request that could not be parsed."""
@@ -143,10 +172,14 @@ class Server(web.Server):
             complete = True
         finally:
             self._recorder.record(exchange, complete=complete, seconds=self._clock() - received)
+        if upload is not None and not upload.finished:
+            await upload.discard(_LINGER)
         return response
 
     async def _reply(self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None) -> Reply:
         exchange.request_id = request_id(exchange.head.fields, exchange.request_id)
+        if isinstance(request, Request) and request.unsupported:
+            return refuse(exchange, Denial(Reason.BAD_REQUEST, "HTTP version not supported"))
         try:
             exchange.head = canonical(
                 exchange.head,
@@ -172,10 +205,11 @@ class Server(web.Server):
         else:
             response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
         response[ADDED] = [name for name in ("Server", "Content-Type") if name not in headers]
-        if (upload is not None and not upload.finished) or (
-            request.version < HttpVersion11 and "Content-Length" not in response.headers
-        ):
-            # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message.
+        unread = upload is not None and not upload.finished
+        endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
+        if unread or endless or exchange.denied in _CLOSING:
+            # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message,
+            # and a client that writes malformed requests gets no next one.
             response.force_close()
         try:
             await response.prepare(request)

@@ -92,7 +92,7 @@ class Identity:
         memo_entries: int = 10_000,
     ) -> None:
         self._policy: Final = policy
-        static = tuple(key for described in keys for key in _static(described))
+        static = tuple(key for position, described in enumerate(keys) for key in _static(position, described))
         named = [key.kid for key in static if key.kid is not None]
         twice = sorted({kid for kid in named if named.count(kid) > 1})
         if twice:
@@ -165,15 +165,10 @@ class OfflineVerifier:
         """There is no network."""
 
 
-def _static(described: KeyDescription) -> list[Key]:
+def _static(position: int, described: KeyDescription) -> list[Key]:
     """The keys of a source that is not a URL."""
     if described.secret is not None:
-        secret = described.secret.get_secret_value().encode()
-        return [
-            from_secret(
-                secret, kid=described.kid, algorithms=described.algorithms, allow_short=described.allow_short_secret
-            )
-        ]
+        return [_secret(position, described, described.secret)]
     path = described.pem_file or described.jwks_file
     if path is None:
         return []
@@ -190,6 +185,18 @@ def _static(described: KeyDescription) -> list[Key]:
         reasons = "; ".join(f"{kid}: {why}" for kid, why in keys.refused) or "no keys"
         raise KeyLoadError(f"{path}: {reasons}")
     return list(keys.keys)
+
+
+def _secret(position: int, described: KeyDescription, secret: SecretText) -> Key:
+    try:
+        return from_secret(
+            secret.get_secret_value().encode(),
+            kid=described.kid,
+            algorithms=described.algorithms,
+            allow_short=described.allow_short_secret,
+        )
+    except KeyLoadError as error:
+        raise KeyLoadError(f"auth.keys[{position}].secret: {error}") from None
 
 
 def _sum(ring: KeyRing) -> Mapping[str, float]:

@@ -185,13 +185,15 @@ class KeyRing:
             await source.fetch(self._session)
 
     def _combine(self) -> None:
-        """One set from all sources. An id that two sources give differently belongs to none of them."""
+        """One set from all sources. An id that two sources give to different keys belongs to none of them."""
         keys: list[Key] = []
+        twice: set[str] = set()
         for key in (*self._static.keys, *(key for source in self.sources for key in source.keys.keys)):
-            if not any(_same(key, other) for other in keys):
-                keys.append(key)
-        ids = [key.kid for key in keys if key.kid is not None]
-        twice = frozenset(kid for kid in ids if ids.count(kid) > 1)
+            if any(_same(key, other) for other in keys):
+                continue
+            if key.kid is not None and any(key.kid == other.kid and key.material != other.material for other in keys):
+                twice.add(key.kid)
+            keys.append(key)
         refused = [*self._static.refused, *(pair for source in self.sources for pair in source.keys.refused)]
         refused += [(kid, "given by two sources") for kid in sorted(twice)]
         self.current = KeySet(tuple(key for key in keys if key.kid not in twice), tuple(refused))

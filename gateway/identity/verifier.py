@@ -13,8 +13,6 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from cachetools import LRUCache
-
 from gateway.core.claims import ClaimFault, ClaimPolicy, judge
 from gateway.core.model import Principal
 from gateway.identity.keys import ALGORITHMS, Key, KeySet
@@ -57,13 +55,16 @@ class Verifier:
         self._policy: Final = policy
         self._refetchable: Final = refetchable
         self._max_token_bytes: Final = max_token_bytes
-        self._memo: Final[LRUCache[str, Principal]] = LRUCache(memo_entries)
+        # Two generations: an LRU cache would keep an order on every hit, this one asks one dictionary.
+        self._young: dict[str, Principal] = {}
+        self._old: dict[str, Principal] = {}
+        self._generation_entries: Final = max(1, memo_entries // 2)
         self._memo_keys: KeySet | None = None
         self.memo_hits = 0
         self.results: Final[dict[str, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._memo)
+        return len(self._young) + len(self._old)
 
     def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
         """Judge a token.
@@ -77,19 +78,29 @@ class Verifier:
         """
         keys = self._keys()
         if keys is not self._memo_keys:
-            self._memo.clear()
-            self._memo_keys = keys
-        known = self._memo.get(token)
+            self._young, self._old, self._memo_keys = {}, {}, keys
+        known = self._young.get(token) or self._recalled(token)
         if known is not None and known.expires > now - self._policy.leeway:
             self.memo_hits += 1
             return known
         verdict = self._verify(token, keys, now)
         if isinstance(verdict, Principal):
-            self._memo[token] = verdict
+            self._remember(token, verdict)
             self._count("accepted")
         else:
             self._count(verdict.fault if isinstance(verdict, Rejected) else "unknown-key")
         return verdict
+
+    def _recalled(self, token: str) -> Principal | None:
+        known = self._old.pop(token, None)
+        if known is not None:
+            self._remember(token, known)
+        return known
+
+    def _remember(self, token: str, principal: Principal) -> None:
+        if len(self._young) >= self._generation_entries and token not in self._young:
+            self._old, self._young = self._young, {}
+        self._young[token] = principal
 
     def _verify(self, token: str, keys: KeySet, now: float) -> Principal | Rejected | KeyUnknown:
         if len(token) > self._max_token_bytes:
@@ -166,11 +177,13 @@ def _signed_by_any(keys: list[Key], algorithm: str, signed: bytes, signature: by
 
 
 def _object(raw: bytes) -> dict[str, Any]:
-    """A JSON object with unique member names, finite numbers and no great depth."""
+    """A JSON object with unique member names, finite numbers, real text and no great depth."""
     try:
         if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(raw) > _DEEPEST:
             raise _MalformedError("malformed")
         decoded = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\u" in raw:  # half a surrogate pair is text to JSON, and to nobody who has to write it down
+            json.dumps(decoded, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise _MalformedError("malformed") from None
     if not isinstance(decoded, dict):

@@ -7,13 +7,14 @@ satisfied by `fulfil`, which calls `decide` again; the exchange continues at the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway.core import bearer
 from gateway.core.cache_status import render as cache_status
 from gateway.core.conditional import not_modified
-from gateway.core.errors import Denial, Reason, render
+from gateway.core.errors import Denial, Reason, is_v3, render
 from gateway.core.fields import cache_control
 from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
 from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.fields import Directives
-    from gateway.core.model import VisibilityDomain
+    from gateway.core.model import RequestHead, VisibilityDomain
     from gateway.pipeline.entry import Entry
 
 
@@ -195,6 +196,8 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
 
 
 _READS: Final = frozenset({"GET", "HEAD"})
+# The controller's framework ignores such an Accept, since browsers mean nothing by it.
+_LIKE_A_BROWSER: Final = re.compile(r",\s*\*/\*|\*/\*\s*,")
 _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
@@ -211,18 +214,24 @@ def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float, *,
         now: epoch seconds.
         fields: those of the controller's answer to this very request, None to repeat the stored ones.
     """
-    status_field = describe(exchange, cache_name, ttl=entry.fresh_until - now)
-    extra = [("ETag", entry.etag), ("Cache-Status", status_field)]
+    own = entry.fields if fields is None else fields
+    extra = [("ETag", entry.etag), ("Cache-Status", describe(exchange, cache_name, ttl=entry.fresh_until - now))]
     if exchange.verdict in _SERVED:
         extra.append(("Age", str(max(0, int(now - entry.stored_at)))))
-    if "accept" in exchange.head.fields:
-        extra.append(("Vary", "Accept"))  # as the controller does (controller.md §4)
+    if fields is None and _echoes_accept(exchange.head):
+        extra.append(("Vary", "Accept"))
     if not_modified(exchange.head.fields.get_all("if-none-match"), entry.etag):
-        return Reply(304, Fields(extra))
-    answer = (entry.fields if fields is None else fields).plus(*extra)
+        return Reply(304, Fields([*extra, *(("Vary", value) for value in own.get_all("vary"))]))
+    answer = own.plus(*extra)
     if exchange.head.method == "HEAD":
         return Reply(200, answer.plus(("Content-Length", str(len(entry.body)))))
     return Reply(200, answer, entry.body)
+
+
+def _echoes_accept(head: RequestHead) -> bool:
+    """Whether the controller would say `Vary: Accept` (controller.md §4; recordings: protocol-058, protocol-060)."""
+    accept = head.fields.combined("accept")
+    return bool(accept) and is_v3(head.target.path) and not _LIKE_A_BROWSER.search(accept or "")
 
 
 def describe(exchange: Exchange, cache_name: str, *, ttl: float | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core import forwarding
 from gateway.core.conditional import mint_etag
+from gateway.core.errors import is_v3
 from gateway.core.fields import cache_control
 from gateway.core.model import Fields
 from gateway.pipeline.entry import Entry
@@ -123,14 +124,9 @@ def unstorable(page: Page) -> str | None:
 def own_fields(page: Page) -> Fields:
     """The fields of a stored page for the one whose request brought it: warnings, ids and timings are that one's.
 
-    Not the controller's rate budget, which the gateway's cache makes meaningless, and not Vary, which each answer from
-    a page gets anew.
+    Not the controller's rate budget, which the cache makes meaningless.
     """
-    return Fields(
-        pair
-        for pair in page.fields
-        if not (name := pair[0].lower()).startswith(("ratelimit", "x-ratelimit-")) and name != "vary"
-    )
+    return Fields(pair for pair in page.fields if not pair[0].lower().startswith(("ratelimit", "x-ratelimit-")))
 
 
 async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float) -> Entry:
@@ -146,9 +142,13 @@ async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...]
     big = len(page.body) > OFF_LOOP_BYTES
     etag = await asyncio.to_thread(mint_etag, page.body) if big else mint_etag(page.body)
     fresh_until = now + rule.ttl
+    fields = without_byte_exact(forwarding.cacheable_fields(page.fields))
+    if not is_v3(key.path):
+        # On v3 it depends on who asks (decide.from_entry).
+        fields = fields.plus(*(("Vary", value) for value in page.fields.get_all("vary")))
     return Entry(
         key=key,
-        fields=without_byte_exact(forwarding.cacheable_fields(page.fields)),
+        fields=fields,
         body=page.body,
         etag=etag,
         stored_at=now,

@@ -75,11 +75,12 @@ class Response:
             raise UpstreamError("broken", f"the response body broke off: {type(error).__name__}") from error
 
     async def release(self) -> None:
-        """Give the connection back, or close it when the body was not read to its end."""
+        """Give the connection back, or close it when a body was not read or sent to its end."""
         if self._response.content.at_eof():
             await self._response.release()
         else:
             self._response.close()
+        await self._response.wait_for_close()  # until nobody reads the client's content any more
 
 
 class _Upload:

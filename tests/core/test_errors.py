@@ -18,8 +18,10 @@ RECORDED_V3 = {
     ),
     Reason.INSUFFICIENT_SCOPE: (
         403,
-        b'{"errors":[{"detail":"You are not authorized to perform the requested action",'
-        b'"title":"CF-NotAuthorized","code":10003}]}',
+        (
+            b'{"errors":[{"detail":"You are not authorized to perform the requested action",'
+            b'"title":"CF-NotAuthorized","code":10003}]}'
+        ),
     ),
     Reason.UNKNOWN_ROUTE: (404, b'{"errors":[{"detail":"Unknown request","title":"CF-NotFound","code":10000}]}'),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -77,9 +78,7 @@ MALFORMED = [
     pytest.param(
         b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400, id="length-overflow"
     ),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"
-    ),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"),
     pytest.param(b"GET /v3 HTTP/1.1\r\nHost : a\r\n\r\n", 400, id="RFC9112-5.1-space-before-colon"),
     pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X A: 1\r\n\r\n", 400, id="space-in-field-name"),
     pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b": 1\r\n\r\n", 400, id="empty-field-name"),
@@ -101,11 +100,12 @@ MALFORMED = [
     pytest.param(b"GET /v3 HTTP/2.0\r\n" + HOST + b"\r\n", 400, id="HTTP-2.0-line"),
     pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP-2-preface"),
     pytest.param(b"GET /v3 HTTP/1.1.1\r\n" + HOST + b"\r\n", 400, id="odd-version"),
-    pytest.param(b"GET  /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="two-spaces"),
     pytest.param(b"\x00\x01\x02\x03garbage\r\n\r\n", 400, id="garbage"),
     pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), 400, id="TLS-hello"),
-    pytest.param(b"GET /v3?" + b"a" * 80_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="line-too-long"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 80_000 + b"\r\n\r\n", 400, id="field-too-long"),
+    pytest.param(b"GET /v3?" + b"a" * 80_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431, id="line-too-long"),
+    pytest.param(
+        b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 80_000 + b"\r\n\r\n", 431, id="RFC6585-5-field-too-long"
+    ),
     pytest.param(
         b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 8000) for n in range(9)) + b"\r\n",
         431,
@@ -115,11 +115,6 @@ MALFORMED = [
         b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: 1\r\n" % n for n in range(1000)) + b"\r\n",
         400,
         id="too-many-fields",
-    ),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello",
-        400,
-        id="content-hidden-behind-an-upgrade",
     ),
 ]
 
@@ -156,7 +151,7 @@ async def test_a_bad_chunk_ends_the_request_and_never_completes_upstream(
 ) -> None:
     arrived = bytearray()
 
-    async def swallow(reader, _writer) -> None:
+    async def swallow(_request, reader, _writer) -> None:
         while data := await reader.read(65536):
             arrived.extend(data)
 
@@ -172,6 +167,35 @@ async def test_a_bad_chunk_ends_the_request_and_never_completes_upstream(
     assert b"\r\n0\r\n\r\n" not in arrived
 
 
+async def test_a_bad_chunk_in_a_request_that_waits_its_turn_ends_that_request(
+    start_gateway, start_upstream, connect
+) -> None:
+    asked, turn = asyncio.Event(), asyncio.Event()
+
+    async def first_slowly(request, reader, writer) -> None:
+        if request.line.startswith("GET"):
+            asked.set()
+            await turn.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+        await reader.read()
+
+    gateway = await start_gateway(await start_upstream(first_slowly))
+    client = await connect(gateway.url)
+    await client.request("GET /staging/1")
+    await asked.wait()
+    await client.request("POST /staging/2", "Transfer-Encoding: chunked", body=b"2\r\nok\r\n")
+    (connection,) = gateway._server.connections
+    while not connection._messages:  # until the second head waits its turn
+        await asyncio.sleep(0.001)
+    await client.send(b"xyz\r\n")
+    while len(connection._messages) < 2:
+        await asyncio.sleep(0.001)
+    turn.set()
+    assert (await client.answer()).body == b"first"
+    assert (await client.answer("POST")).status == 400
+    assert await client.ended()
+
+
 async def test_pipelined_requests_are_answered_in_order(stub, start_gateway, connect) -> None:
     async def echo(request, _reader, writer) -> None:
         body = request.line.encode()
@@ -183,7 +207,9 @@ async def test_pipelined_requests_are_answered_in_order(stub, start_gateway, con
     wanted = 30  # more than the server lets wait at once
     await client.send(
         b"".join(b"GET /staging/%d HTTP/1.1\r\n" % number + HOST + b"\r\n" for number in range(wanted))
-        + b"POST /staging/last HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi"
+        + b"POST /staging/last HTTP/1.1\r\n"
+        + HOST
+        + b"Content-Length: 2\r\n\r\nhi"
     )
     for number in range(wanted):
         assert (await client.answer()).body == b"GET /staging/%d HTTP/1.1" % number
@@ -222,7 +248,7 @@ async def test_a_chunked_body_that_grows_too_large_is_413_and_never_complete_ups
 ) -> None:
     arrived = bytearray()
 
-    async def swallow(reader, _writer) -> None:
+    async def swallow(_request, reader, _writer) -> None:
         while data := await reader.read(65536):
             arrived.extend(data)
 

@@ -101,8 +101,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_short_secret_needs_an_explicit_word() -> None:
-    with pytest.raises(KeyLoadError, match="shorter than its hash") as caught:
-        Identity([secret("tokensecret")], POLICY)
+    with pytest.raises(KeyLoadError, match=r"^auth\.keys\[1\]\.secret: .* shorter than its hash") as caught:
+        Identity([secret(), secret("tokensecret")], POLICY)
     assert "tokensecret" not in str(caught.value)
     assert Identity([secret("tokensecret", allow_short_secret=True)], POLICY).fault is None
 

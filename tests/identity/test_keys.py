@@ -126,6 +126,12 @@ def test_what_is_no_key_set_is_told(document: bytes) -> None:
         parse_set(document, allow_symmetric=True)
 
 
+def test_a_key_set_without_end_is_refused() -> None:
+    document = json.dumps({"keys": [oct_jwk(kid=str(number)) for number in range(101)]}).encode()
+    with pytest.raises(KeyLoadError, match="101 keys"):
+        parse_set(document, allow_symmetric=True)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.core.claims import ClaimPolicy
 from gateway.core.model import Principal
 from gateway.identity.assemble import Identity
-from gateway.identity.keys import KeySet, from_secret
+from gateway.identity.keys import KeySet, from_pem, from_secret
 from gateway.identity.sources import KeyRing, UrlSource, pause_before_fetch
 from gateway.pipeline.ports import KeysUnavailableError, KeyUnknown, Rejected
 from gateway.sandbox.people import person
@@ -278,6 +278,25 @@ async def test_a_redirect_is_not_followed_to_where_it_leads(
     assert ring.fault is not None
     assert "302" in ring.fault
     assert uaa.token_keys_requests == 0
+    await ring.stop()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:99999/", "http://[::1", "ftp://x/", "", "\0"])
+async def test_no_failure_to_fetch_is_more_than_a_fault(url: str, http: aiohttp.ClientSession) -> None:
+    """Anything that escaped would end the refreshing for good."""
+    source = UrlSource(url, interval=3600, allow_symmetric=False, on_change=lambda: None)
+    assert not await source.fetch(http)
+    assert source.fault is not None
+    assert source.failures == 1
+
+
+async def test_one_key_given_with_and_without_its_algorithm_is_no_contradiction(uaa: Uaa) -> None:
+    anyway = from_pem(uaa._keys[0].jwk()["value"].encode(), kid="sandbox-key-1")
+    ring = KeyRing(KeySet((anyway,)))
+    ring.add(f"{uaa.url}/token_keys", interval=3600)
+    await ring.start()
+    assert set(kids(ring)) == {"sandbox-key-1"}
+    assert ring.current.refused == ()
     await ring.stop()
 
 

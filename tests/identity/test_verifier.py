@@ -113,6 +113,8 @@ OTHER_RSA = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key
         pytest.param(sign({"typ": "JWT"}, claims()), "algorithm", id="no alg"),
         pytest.param(sign({"alg": ["HS256"]}, claims()), "algorithm", id="alg a list"),
         pytest.param(f"{encode({'alg': 'none'})}.{BODY}.", "malformed", id="none without signature"),
+        pytest.param(sign({"alg": "ES256K"}, claims()), "algorithm", id="ES256K"),
+        pytest.param(sign({"alg": "EdDSA"}, claims()), "algorithm", id="EdDSA"),
         pytest.param(sign({"alg": "HS512"}, claims()), "signature", id="recording auth-022 another hash claimed"),
         pytest.param(sign({**HS, "crit": ["exp"]}, claims()), "critical-extension", id="CVE-2026-32597 crit"),
         pytest.param(sign({**HS, "crit": []}, claims()), "critical-extension", id="CVE-2026-32597 empty crit"),
@@ -124,6 +126,7 @@ OTHER_RSA = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key
         pytest.param(sign(HS, b'{"exp":NaN}'), "malformed", id="NaN"),
         pytest.param(sign(HS, b'{"exp":Infinity}'), "malformed", id="Infinity"),
         pytest.param(sign(HS, b"[]"), "malformed", id="payload a list"),
+        pytest.param(sign(HS, b'{"user_id":"\\ud800"}'), "malformed", id="RFC 8259 §8.2 half a surrogate pair"),
         pytest.param(sign(HS, b"\xff"), "malformed", id="payload not UTF-8"),
         pytest.param(sign(HS, b"not json"), "malformed", id="recording auth-041 payload not JSON"),
         pytest.param(sign(HS, deep(40)), "malformed", id="deep JSON"),
@@ -196,6 +199,18 @@ def test_a_strange_kid_is_just_unknown(kid: str) -> None:
     assert make(keyed, refetchable=True).verify(token, NOW) == KeyUnknown(kid)
 
 
+@pytest.mark.parametrize("algorithm", ["none", "ES256K", "EdDSA", "ES512"])
+def test_an_algorithm_that_no_key_could_have_asks_for_no_fetch(algorithm: str) -> None:
+    token = sign({"alg": algorithm, "kid": "new"}, claims())
+    assert make(from_secret(SECRET, kid="known"), refetchable=True).verify(token, NOW) == Rejected("algorithm")
+
+
+def test_a_kid_finds_its_key_among_any_number_without_one() -> None:
+    nameless = [from_secret(b"%064d" % number) for number in range(20)]
+    token = jwt.encode(claims(), SECRET, algorithm="HS256", headers={"kid": "named"})
+    assert isinstance(make(*nameless, from_secret(SECRET, kid="named")).verify(token, NOW), Principal)
+
+
 def test_a_known_kid_with_a_bad_signature_asks_for_no_fetch() -> None:
     token = jwt.encode(claims(), b"x" * 64, algorithm="HS256", headers={"kid": "known"})
     assert make(from_secret(SECRET, kid="known"), refetchable=True).verify(token, NOW) == Rejected("signature")
@@ -251,7 +266,15 @@ def test_the_memo_is_bounded() -> None:
     verifier = make(from_secret(SECRET), memo_entries=10)
     for number in range(50):
         verifier.verify(sign(HS, claims(jti=str(number))), NOW)
-    assert len(verifier) == 10
+    assert 5 <= len(verifier) <= 10
+
+
+def test_the_memo_keeps_what_is_in_use() -> None:
+    verifier = make(from_secret(SECRET), memo_entries=10)
+    for number in range(200):
+        assert isinstance(verifier.verify(GOOD, NOW), Principal)
+        verifier.verify(sign(HS, claims(jti=str(number))), NOW)
+    assert verifier.memo_hits == 199
 
 
 def test_refusals_are_not_remembered() -> None:

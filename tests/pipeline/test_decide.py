@@ -508,13 +508,40 @@ def test_if_none_match(field: str, status: int, method: str, age: float) -> None
         assert "content-type" not in reply.fields
 
 
-@pytest.mark.parametrize("accept", [None, "application/json", "*/*"])
+@pytest.mark.parametrize(
+    ("accept", "vary"),
+    [
+        (None, None),
+        ("", None),
+        ("application/json", "Accept"),
+        ("*/*", "Accept"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", None),
+    ],
+    ids=["none", "empty-protocol-058", "json", "any", "browser-protocol-060"],
+)
 @pytest.mark.parametrize("tag", ['"tag"', '"other"'])
-def test_vary_is_said_to_whom_the_controller_would_say_it(accept: str | None, tag: str) -> None:
+def test_vary_is_said_to_whom_the_controller_would_say_it(accept: str | None, vary: str | None, tag: str) -> None:
     """controller.md §4: `Vary: Accept` only if the client sent Accept."""
-    fields = [("If-None-Match", tag), *([("Accept", accept)] if accept else [])]
-    reply = replied(decide(exchange(LIST, "dev", *fields), with_page(age=0), NOW))
-    assert reply.fields.get("vary") == ("Accept" if accept else None)
+    fields = [("If-None-Match", tag), *([("Accept", accept)] if accept is not None else [])]
+    rules = with_page(age=0)
+    asked = exchange(LIST, "dev", *fields)
+    outcome = decide(asked, rules, NOW)
+    if accept == "":
+        assert outcome == Fetch(fill=False)
+    else:
+        assert replied(outcome).fields.get("vary") == vary
+
+
+@pytest.mark.parametrize("tag", ['"tag"', '"other"'])
+def test_outside_v3_vary_is_the_pages_own(tag: str) -> None:
+    rules = policy()
+    first = exchange("/", None)
+    decide(first, rules, NOW)
+    assert first.key is not None
+    entry = dataclasses.replace(store(rules, first.key), fields=Fields((("Vary", "Accept"),)))
+    rules.store.put(entry, generation=rules.store.generation(entry.tags))
+    reply = replied(decide(exchange("/", None, ("If-None-Match", tag)), rules, NOW))
+    assert reply.fields.get_all("vary") == ["Accept"]
 
 
 def test_the_name_in_cache_status_is_configured() -> None:

@@ -176,4 +176,11 @@ def test_who_fetched_a_page_gets_its_own_warnings_and_ids() -> None:
     answer = page(
         JSON, ("X-Cf-Warnings", "w"), ("X-VCAP-Request-ID", "a::b"), ("Vary", "Accept"), ("X-RateLimit-Limit", "1")
     )
-    assert [name for name, _ in own_fields(answer)] == ["Content-Type", "X-Cf-Warnings", "X-VCAP-Request-ID"]
+    assert [name for name, _ in own_fields(answer)] == ["Content-Type", "X-Cf-Warnings", "X-VCAP-Request-ID", "Vary"]
+
+
+@pytest.mark.parametrize(("path", "kept"), [("/v3/processes", None), ("/", "Accept"), ("/other", "Accept")])
+async def test_vary_is_stored_where_it_does_not_depend_on_who_asks(path: str, kept: str | None) -> None:
+    rule = CacheRule(CacheMode.POLICY, ttl=5.0)
+    entry = await mint(page(JSON, ("Vary", "Accept")), KEY._replace(path=path), rule, (), 0.0)
+    assert entry.fields.get("vary") == kept

@@ -5,7 +5,7 @@ ADMIN_PORT ?= 9090
 PROCESSES ?= 60
 BIN := .venv/bin
 
-.PHONY: install demo test unit lint format lock clean
+.PHONY: install demo test unit lint format bench lock clean
 
 install: .venv/.installed
 
@@ -32,6 +32,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Beside nginx and HAProxy, which have to be installed (Debian: nginx-light haproxy wrk).
+bench: install
+	$(BIN)/python bench/run.py
 
 lock:
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \

@@ -6,6 +6,8 @@ exactly once on every path, cancellation included. Decides nothing about access 
 
 from __future__ import annotations
 
+import socket
+import struct
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -220,10 +222,24 @@ class Server(web.Server):
         except UpstreamError as error:
             # The head is out: the only honest end is a broken transfer.
             exchange.detail = error.detail
-            if request.transport is not None:
-                request.transport.abort()
+            _break_off(request.transport, reset=endless)
             raise ConnectionResetError(error.detail) from error
         finally:
             if stream is not None:
                 await stream.aclose()
         return response
+
+
+def _break_off(transport: asyncio.Transport | None, *, reset: bool) -> None:
+    """End a connection in the middle of a response.
+
+    Args:
+        transport: the client's, None when it has gone.
+        reset: whether the framing is the end of the connection, so that an orderly one would look complete.
+    """
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if reset and connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -17,6 +17,7 @@ from yarl import URL
 
 from gateway.core.model import Fields, RequestHead, ResponseHead
 from gateway.pipeline.ports import ContentError, UpstreamError
+from gateway.upstream.connections import Connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK: Final = 256 * 1024
 _FIELD_LIMIT: Final = 128 * 1024
-# The controller closes idle connections after 20 s (controller.md §4): ours are gone before.
-_IDLE_CONNECTION: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +144,7 @@ class Client:
     async def start(self) -> None:
         """Open the pool."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=_IDLE_CONNECTION, ttl_dns_cache=30
-            ),
+            connector=Connector(self._connections, asyncio.get_running_loop()),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.total or None,

@@ -91,15 +91,41 @@ class Record(dict[Any, list[Version]]):
         versions.append(Version(change, now, answer))
         return True
 
-    def allowed(self, key: Any, now: float, ttl: float, floor: int) -> list[Any]:
-        """The answers that were right within `ttl` before `now`, and after the change number `floor`."""
+    def allowed(self, key: Any, *, since: float, started: int, floor: int = 0) -> list[Any]:
+        """The answers that were right at a time after `since` or when the change `started` was the last one.
+
+        Args:
+            key: what was asked.
+            since: the earliest time at which an answer may have been right.
+            started: how many changes there were when it was asked.
+            floor: the number of a change whose outcome must show.
+        """
         versions = self[key]
         ends = [(each.since, each.change) for each in versions[1:]] + [(float("inf"), 1 << 60)]
         return [
             version.answer
             for version, (until, change) in zip(versions, ends, strict=True)
-            if until > now - ttl and change > floor
+            if (until > since or change > started) and change > floor
         ]
+
+
+@dataclass(frozen=True)
+class Got:
+    """An answer got through the gateway.
+
+    Attributes:
+        started: how many changes there were when it was asked.
+        floor: the last change through the gateway that made the answer another.
+    """
+
+    who: str
+    target: str
+    method: str
+    started: int
+    floor: int
+    status: int
+    fields: Fields
+    body: bytes
 
 
 class Matrix:
@@ -122,6 +148,7 @@ class Matrix:
         self.floors: dict[tuple[str, str], int] = {}
         self.tags: dict[str, bytes] = {}
         self.jobs: list[str] = []
+        self.got: list[Got] = []
         self.app = next(
             app for app in self.world.apps.values() if f"{app.space.organization.name}/{app.space.name}" == "acme/dev"
         )
@@ -194,34 +221,35 @@ class Matrix:
         fields = [("Accept", accept)] if accept else []
         known = list(self.tags)
         fields += [("If-None-Match", known[tag % len(known)])] if known and tag else []
-        floor = self.floors.get((who, target), 0)
-        status, answer, body = await self.ask(who, method, target, *fields)
-        self.answers.append((who, target, floor, method, status, answer, body))
-
-    answers: list[tuple[str, str, int, str, int, Fields, bytes]]
+        started, floor = self.changes, self.floors.get((who, target), 0)
+        self.got.append(Got(who, target, method, started, floor, *await self.ask(who, method, target, *fields)))
 
     def check(self) -> None:
         """Judge the answers got since the last check."""
-        for who, target, floor, method, status, fields, content in self.answers:
-            body = content
-            tag = fields.get("etag")
-            if status == 304:
-                assert tag is not None
-                status, body = 200, self.tags[tag]
-            elif tag is not None and method == "GET":
-                self.tags[tag] = body
-            ttl = 0.0 if target == self.targets[-1] else TTL
-            allowed = self.truth.allowed((who, target), self.now, ttl, floor)
-            where = f"{who!r} asked {method} {target} and got {status} {fields.get('cache-status')}"
-            if method == "HEAD" and not body:
-                assert status in {right for right, _ in allowed}, where
-                continue
-            assert (status, body.replace(PUBLIC, ORIGIN)) in allowed, where
-            if status == 200 and "/processes" in target:
-                seen = {row["guid"] for row in json.loads(body).get("resources", ())}
-                mine = frozenset[str]().union(*self.guids.allowed(who, self.now, ttl, 0))
-                assert seen <= mine, where
-        self.answers = []
+        for got in self.got:
+            self.judge(got)
+        self.got.clear()
+
+    def judge(self, got: Got) -> None:
+        """Whether an answer was right for who asked, within the ttl."""
+        since = self.now - (0.0 if got.target == self.targets[-1] else TTL)
+        allowed = self.truth.allowed((got.who, got.target), since=since, started=got.started, floor=got.floor)
+        where = f"{got.who!r} asked {got.method} {got.target} and got {got.status} {got.fields.get('cache-status')}"
+        tag = got.fields.get("etag")
+        if got.status == 304 or (got.method == "HEAD" and tag in self.tags):
+            answer = 200, self.tags[tag or ""]
+        else:
+            answer = got.status, got.body
+        if got.method == "HEAD" and not answer[1]:
+            assert got.status in {right for right, _ in allowed}, where
+            return
+        if tag is not None:
+            self.tags[tag] = answer[1]
+        assert (answer[0], answer[1].replace(PUBLIC, ORIGIN)) in allowed, where
+        if answer[0] == 200 and "/processes" in got.target:
+            seen = {row["guid"] for row in json.loads(answer[1]).get("resources", ())}
+            mine = self.guids.allowed(got.who, since=since, started=got.started)
+            assert seen <= frozenset[str]().union(*mine), where
 
     # -- what happens
 
@@ -300,7 +328,6 @@ auth: {{keys: [{{secret: {SECRET}}}]}}
     try:
         async with aiohttp.ClientSession(skip_auto_headers=("Accept", "User-Agent")) as http:
             site = Matrix(controller, direct, gateway, http)
-            site.answers = []
             clock.append(site)
             await site.observe(written=False)
             yield site
@@ -372,20 +399,35 @@ def test_every_answer_is_one_the_controller_gave_that_principal(story: list[tupl
 async def test_the_matrix_can_tell_a_leak() -> None:
     """The judge of the test above, given another's page."""
     async with matrix() as site:
-        status, fields, body = await site.ask("admin", "GET", site.targets[0])
-        site.answers.append(("space_developer", site.targets[0], 0, "GET", status, fields, body))
+        target = site.targets[0]
+        answer = await site.ask("admin", "GET", target)
+        site.judge(Got("global_auditor", target, "GET", 1, 0, *answer))
         with pytest.raises(AssertionError):
-            site.check()
+            site.judge(Got("space_developer", target, "GET", 1, 0, *answer))
 
 
 async def test_the_matrix_can_tell_a_page_from_before_a_write() -> None:
     async with matrix() as site:
-        old = await site.ask("admin", "GET", site.targets[0])
+        target = site.targets[0]
+        old = await site.ask("admin", "GET", target)
         await site.write(2, through=True)
         await site.observe(written=True)
-        site.answers.append(("admin", site.targets[0], site.floors["admin", site.targets[0]], "GET", *old))
+        site.judge(Got("admin", target, "GET", 2, 0, *old))
         with pytest.raises(AssertionError):
-            site.check()
+            site.judge(Got("admin", target, "GET", 2, site.floors["admin", target], *old))
+
+
+async def test_the_matrix_can_tell_a_page_that_is_too_old() -> None:
+    async with matrix() as site:
+        target = site.targets[0]
+        old = await site.ask("admin", "GET", target)
+        await site.write(2, through=False)
+        await site.observe(written=False)
+        site.now += TTL - 0.1
+        site.judge(Got("admin", target, "GET", 2, 0, *old))
+        site.now += 0.1
+        with pytest.raises(AssertionError):
+            site.judge(Got("admin", target, "GET", 2, 0, *old))
 
 
 async def test_pages_are_served_from_the_cache_at_all() -> None:

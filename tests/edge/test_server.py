@@ -149,13 +149,14 @@ async def test_requests_under_way_are_finished_when_it_stops_and_idle_connection
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
 
     gateway = await start_gateway(await start_upstream(slowly), drain="5s")
-    idle, busy = await connect(gateway.url), await connect(gateway.url)
+    url = gateway.url
+    idle, busy = await connect(url), await connect(url)
     await busy.request("GET /staging/x")
     await asked.wait()
     stopping = asyncio.create_task(gateway.stop())
     assert await idle.ended()
     with pytest.raises(OSError):
-        await connect(gateway.url or "http://127.0.0.1:1")
+        await connect(url)
     go_on.set()
     assert (await busy.answer()).body == b"done"
     assert await busy.ended()

@@ -290,6 +290,14 @@ async def test_no_failure_to_fetch_is_more_than_a_fault(url: str, http: aiohttp.
     assert source.failures == 1
 
 
+async def test_even_the_unforeseen_is_only_a_fault(uaa: Uaa) -> None:
+    session = aiohttp.ClientSession()
+    await session.close()
+    source = UrlSource(f"{uaa.url}/token_keys", interval=3600, allow_symmetric=False, on_change=lambda: None)
+    assert not await source.fetch(session)
+    assert source.fault == f"{uaa.url}/token_keys: RuntimeError"
+
+
 async def test_one_key_given_with_and_without_its_algorithm_is_no_contradiction(uaa: Uaa) -> None:
     anyway = from_pem(uaa._keys[0].jwk()["value"].encode(), kid="sandbox-key-1")
     ring = KeyRing(KeySet((anyway,)))

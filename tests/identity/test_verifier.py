@@ -253,10 +253,13 @@ def test_the_memo_rechecks_exp() -> None:
     assert verifier.verify(GOOD, NOW + 60) == Rejected("expired")
 
 
-def test_the_memo_is_dropped_when_keys_change() -> None:
+@pytest.mark.parametrize("later", [0, 1, 5], ids=["young", "old", "forgotten"])
+def test_the_memo_is_dropped_when_keys_change(later: int) -> None:
     held = Held(from_secret(SECRET))
-    verifier = held.verifier()
+    verifier = held.verifier(memo_entries=2)
     verifier.verify(GOOD, NOW)
+    for number in range(later):
+        verifier.verify(sign(HS, claims(jti=str(number))), NOW)
     held.keys = KeySet((from_secret(b"y" * 64),))
     assert verifier.verify(GOOD, NOW) == Rejected("signature")
     assert len(verifier) == 0

@@ -149,6 +149,29 @@ async def test_controller_md_4_second_status_line_in_a_chunked_body_is_broken(st
     assert await read(await client.send(get(), None)) == b'{"fine":1}', "the pool is not poisoned"
 
 
+@pytest.mark.parametrize(
+    "rest", [b"zz\r\n", b"HTTP/1.1 500 Internal Server Error\r\n\r\n"], ids=["not-hex", "controller.md-4"]
+)
+async def test_a_bad_chunk_in_the_middle_is_broken_at_once(stub, make_client, rest: bytes) -> None:
+    go_on = asyncio.Event()
+
+    async def script(_, __, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n")
+        await go_on.wait()
+        writer.write(rest)
+
+    stub.script = script
+    client = await make_client(stub.url, idle=30.0)
+    response = await client.send(get(), None)
+    chunks = response.chunks()
+    assert await anext(chunks) == b"partial"
+    go_on.set()
+    with pytest.raises(UpstreamError) as caught:
+        await asyncio.wait_for(anext(chunks), 5)
+    assert caught.value.kind == "broken"
+    await response.release()
+
+
 async def test_an_upload_streams_and_its_slow_client_is_not_the_controllers_fault(stub, make_client) -> None:
     client = await make_client(stub.url, connect=0.2, head=0.2)
     release = asyncio.Event()

@@ -1,3 +1,6 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
 # Two commands matter: `make demo` and `make test`. Each prepares .venv by itself.
 PYTHON ?= python3
 PORT ?= 8080
@@ -23,6 +26,7 @@ test: lint unit
 
 unit: install
 	$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/coverage report --include='gateway/core/*,gateway/pipeline/*' --fail-under=95 | tail -1 | sed 's/^TOTAL/core and pipeline:/'
 
 lint: install
 	$(BIN)/ruff check .

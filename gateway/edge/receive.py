@@ -132,8 +132,12 @@ class Upload:
             if self._continue and self._request.transport is not None:
                 self._continue = False
                 self._request.transport.write(_CONTINUE)
+            content = self._request.content
             try:
-                piece = await self._request.content.readany()
+                piece = await content.readany()
+                # A reader that a chunk's end had woken already is not told of a fault behind it.
+                if not piece and (fault := content.exception()) is not None:
+                    raise fault
             except (RequestPayloadError, OSError) as error:
                 raise ContentError(
                     Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")

@@ -65,17 +65,22 @@ class Response:
         Raises:
             UpstreamError: the transfer broke or stalled before its end.
         """
+        content = self._response.content
         try:
-            async for chunk in self._response.content.iter_any():
+            while chunk := await content.readany():
                 yield chunk
+            # A reader that a chunk's end had woken already is not told of a fault behind it.
+            if (fault := content.exception()) is not None:
+                raise fault
         except TimeoutError as error:
             raise UpstreamError("timeout", "the response body stalled") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise UpstreamError("broken", f"the response body broke off: {type(error).__name__}") from error
 
     async def release(self) -> None:
         """Give the connection back, or close it when a body was not read or sent to its end."""
-        if self._response.content.at_eof():
+        content = self._response.content
+        if content.at_eof() and content.exception() is None:
             await self._response.release()
         else:
             self._response.close()

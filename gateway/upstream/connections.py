@@ -1,6 +1,6 @@
 """Connections to the controller that end what they carry when its framing breaks.
 
-aiohttp's C parser forgets the content it was feeding when it meets a fault in it (a bad chunk), and the timeout with it:
+aiohttp's C parser forgets the content it was feeding when it meets a fault in it (a bad chunk), and its timeout:
 whoever reads would wait for ever. Knows nothing of requests.
 """
 
@@ -29,6 +29,7 @@ class _Connection(ResponseHandler):
         super().data_received(data)
         if self.exception() is not None and isinstance(content, aiohttp.StreamReader) and not content.is_eof():
             content.set_exception(aiohttp.ClientPayloadError("malformed content"))
+            content.feed_eof()
 
 
 class Connector(aiohttp.TCPConnector):
@@ -41,4 +42,8 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=limit, keepalive_timeout=_IDLE, ttl_dns_cache=_NAMES_KEPT)
-        self._factory = partial(_Connection, loop=loop)
+        self._factory = partial(_connection, loop=loop)
+
+
+def _connection(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _Connection(loop)

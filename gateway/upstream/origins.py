@@ -34,6 +34,7 @@ class Origins:
         upstream: the controller.
         fields: what to send with `GET /`, Host included.
         interval: seconds between two looks.
+        patience: seconds to wait for an answer.
     """
 
     def __init__(
@@ -44,14 +45,16 @@ class Origins:
         upstream: Upstream,
         fields: Fields,
         interval: float = 60.0,
+        patience: float = 5.0,
     ) -> None:
         self._public_url: Final = public_url
         self._configured: Final = tuple(configured)
         self._upstream: Final = upstream
         self._head: Final = RequestHead("GET", Target("/"), fields)
         self._interval: Final = interval
+        self._patience: Final = patience
         self._task: asyncio.Task[None] | None = None
-        self._learning = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
         self.known: tuple[str, ...] = ()
         self.fault: str | None = "the controller's advertised origin is not known yet"
         self._rewriter: Rewriter | None = None
@@ -68,9 +71,10 @@ class Origins:
 
     async def stop(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._learning) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def rewriter(self) -> Rewriter:
         """The rewriter for the origins known now; learns them first when there are none.
@@ -79,22 +83,31 @@ class Origins:
             UpstreamError: they are not known and could not be learnt.
         """
         if self._rewriter is None:
-            async with self._learning:
-                if self._rewriter is None:
-                    await self.learn()
+            await self.learn()
         assert self._rewriter is not None  # noqa: S101 - learn() adopts one or raises
         return self._rewriter
 
     async def learn(self) -> None:
-        """Ask the controller's root for the origin of its API links.
+        """Ask the controller's root for the origin of its API links, or join who is asking already.
 
         Raises:
-            UpstreamError: it did not answer, or not with a root document.
+            UpstreamError: it did not answer in time, or not with a root document.
         """
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._ask())
+            self._learning.add_done_callback(_retrieve)
+        await asyncio.shield(self._learning)
+
+    async def _ask(self) -> None:
         try:
-            response = await self._upstream.send(self._head, None)
-            body = await _read(response)
+            async with asyncio.timeout(self._patience):
+                response = await self._upstream.send(self._head, None)
+                body = await _read(response)
             self._adopt(advertised(response.head.status, body))
+        except TimeoutError:
+            fault = UpstreamError("timeout", f"GET / was not answered within {self._patience:g} s")
+            self.fault = f"the controller's root could not be read: {fault.detail}"
+            raise fault from None
         except UpstreamError as error:
             self.fault = f"the controller's root could not be read: {error.detail}"
             raise
@@ -136,6 +149,12 @@ def advertised(status: int, root: bytes) -> tuple[str, ...]:
     if not origins:
         raise UpstreamError("broken", "GET / names no API origin")
     return tuple(origins)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take note of a failure that everybody who waited for it was cancelled from."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _read(response: UpstreamResponse) -> bytes:

@@ -23,12 +23,16 @@ class Probe:
         host: Host field to send.
         path: what to ask; any answer below 500 counts.
         interval: seconds between two questions.
+        patience: seconds to wait for an answer.
     """
 
-    def __init__(self, upstream: Upstream, *, host: str, path: str, interval: float = 5.0) -> None:
+    def __init__(
+        self, upstream: Upstream, *, host: str, path: str, interval: float = 5.0, patience: float = 5.0
+    ) -> None:
         self._upstream: Final = upstream
         self._head: Final = RequestHead("GET", Target(path), Fields((("Host", host), ("Accept", "*/*"))))
         self._interval: Final = interval
+        self._patience: Final = patience
         self._task: asyncio.Task[None] | None = None
         self.fault: str | None = "not asked yet"
 
@@ -46,10 +50,13 @@ class Probe:
     async def ask(self) -> None:
         """Ask once and note the outcome in `fault`."""
         try:
-            response = await self._upstream.send(self._head, None)
+            async with asyncio.timeout(self._patience):
+                response = await self._upstream.send(self._head, None)
+                await response.release()
             status = response.head.status
-            await response.release()
             self.fault = None if status < 500 else f"answered {status}"
+        except TimeoutError:
+            self.fault = f"no answer within {self._patience:g} s"
         except UpstreamError as error:
             self.fault = error.detail
 

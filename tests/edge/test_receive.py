@@ -158,8 +158,10 @@ async def test_a_bad_chunk_ends_the_request_and_never_completes_upstream(
     gateway = await start_gateway(await start_upstream(swallow))
     client = await connect(gateway.url)
     with caplog.at_level(logging.ERROR):
-        await client.request("POST /staging/x", "Transfer-Encoding: chunked", body=b"2\r\nok\r\n")
-        await client.send(chunk)
+        await client.request("POST /staging/x", "Transfer-Encoding: chunked", body=b"2\r\nok")
+        while b"ok" not in arrived:
+            await asyncio.sleep(0.001)
+        await client.send(b"\r\n" + chunk)
         answer = await client.answer("POST")
         assert (answer.status, answer.field("x-gateway-error") is not None) == (400, True)
         assert await client.ended()

@@ -150,13 +150,15 @@ async def test_controller_md_4_second_status_line_in_a_chunked_body_is_broken(st
 
 
 @pytest.mark.parametrize(
-    "rest", [b"zz\r\n", b"HTTP/1.1 500 Internal Server Error\r\n\r\n"], ids=["not-hex", "controller.md-4"]
+    "rest",
+    [b"zz\r\n", b"\r\nzz\r\n", b"\r\nHTTP/1.1 500 Internal Server Error\r\n\r\n"],
+    ids=["no chunk end", "not hex", "controller.md-4"],
 )
 async def test_a_bad_chunk_in_the_middle_is_broken_at_once(stub, make_client, rest: bytes) -> None:
     go_on = asyncio.Event()
 
     async def script(_, __, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\npartial")
         await go_on.wait()
         writer.write(rest)
 

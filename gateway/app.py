@@ -62,15 +62,16 @@ class Gateway:
 
     Args:
         settings: valid settings.
+        clock: epoch seconds.
 
     Raises:
         KeyLoadError: a key file or secret cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self.settings: Final = settings
         self.log: Final = structlog.get_logger("gateway")
-        clock = time.time
+        self._clock: Final = clock
         host = settings.upstream.host_header or urlsplit(settings.upstream.url).netloc
         public = urlsplit(settings.public_url)
         timeouts = settings.upstream.timeouts
@@ -99,6 +100,8 @@ class Gateway:
             ),
             clock=clock,
             max_rewrite_bytes=settings.upstream.max_rewrite_bytes,
+            max_entry_bytes=min(settings.cache.max_entry_bytes, settings.cache.max_bytes),
+            max_filling_bytes=settings.cache.max_bytes,
         )
         self.metrics: Final = Metrics(__version__)
         self._observe()
@@ -143,7 +146,7 @@ class Gateway:
         self._server = Server(
             self.pipeline,
             AccessLog(self.metrics),
-            clock=time.time,
+            clock=self._clock,
             strict_api=settings.route_table == "cloud_foundry",
             prefix=urlsplit(settings.public_url).path.rstrip("/"),
             limits=Limits(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.dates import format_date, http_date
 from gateway.core.fields import VARY_ANY, Directives, cache_control, split_list, vary_names
-from gateway.core.freshness import HEURISTIC_STATUSES
+from gateway.core.freshness import HEURISTIC_STATUSES, Source
 from gateway.core.variants import Selecting, selecting
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _UNSTORED: Final = frozenset(
         "upgrade",
     }
 )
+_EXPLICIT: Final = frozenset({Source.S_MAXAGE, Source.MAX_AGE, Source.EXPIRES, Source.POLICY})
 
 
 class NoStoreReason(Enum):
@@ -55,6 +56,7 @@ class NoStoreReason(Enum):
     PRIVATE = "private"
     AUTHORIZATION = "authorization"
     VARY_ANY = "vary-any"
+    SET_COOKIE = "set-cookie"
     NOT_CACHEABLE = "not-cacheable"
     NEVER_REUSABLE = "never-reusable"
 
@@ -95,11 +97,14 @@ def may_store(
     fresh: Freshness,
     now: float,
     complete: bool = True,
+    isolated: bool = False,
 ) -> Verdict:
     """Whether a shared cache stores this response (RFC 9111 §3).
 
     Beyond the RFC's prohibitions it declines what would never be reused: `Vary: *`, and a response without a validator
-    that is stale on arrival, or needs validation, and that no window of staleness covers.
+    that is stale on arrival, or needs validation, and that no window of staleness covers. It also declines a cookie
+    that would be handed to others without the origin having given the response an explicit lifetime to be shared for:
+    §7.3 leaves that to the origin, and origins that say nothing of caching have not thought of it.
 
     Args:
         method: the request method.
@@ -110,10 +115,12 @@ def may_store(
         fresh: its freshness.
         now: when it arrived, epoch seconds.
         complete: whether all of the content arrived (§3.3).
+        isolated: whether the key itself keeps principals apart, so that a response to a request with Authorization
+            can reach nobody else (§3.5 speaks of shared caches because theirs does not).
     """
     reason = (
         _unstorable(method, status, complete=complete)
-        or _forbidden(request, status, directives)
+        or _forbidden(request, status, directives, isolated=isolated)
         or _pointless(status, response, directives, fresh, now)
     )
     return STORE if reason is None else Verdict(reason)
@@ -132,7 +139,7 @@ def _unstorable(method: str, status: int, *, complete: bool) -> NoStoreReason | 
     return None if complete else NoStoreReason.INCOMPLETE
 
 
-def _forbidden(request: Fields, status: int, directives: Directives) -> NoStoreReason | None:
+def _forbidden(request: Fields, status: int, directives: Directives, *, isolated: bool) -> NoStoreReason | None:
     """What a field of the request or the response forbids."""
     understood = status in UNDERSTOOD
     if directives.must_understand and not understood:
@@ -144,7 +151,7 @@ def _forbidden(request: Fields, status: int, directives: Directives) -> NoStoreR
         return NoStoreReason.REQUEST_NO_STORE
     if directives.private:
         return NoStoreReason.PRIVATE
-    shareable = directives.public or directives.must_revalidate or directives.s_maxage is not None
+    shareable = isolated or directives.public or directives.must_revalidate or directives.s_maxage is not None
     if "authorization" in request and not shareable:
         return NoStoreReason.AUTHORIZATION
     return None
@@ -160,6 +167,9 @@ def _pointless(
         return NoStoreReason.NOT_CACHEABLE
     if vary_names(response.get_all("vary")) == VARY_ANY:
         return NoStoreReason.VARY_ANY
+    granted = fresh.source in _EXPLICIT and now < fresh.fresh_until and not fresh.validate_always
+    if "set-cookie" in response and not granted:
+        return NoStoreReason.SET_COOKIE
     if "etag" in response or "last-modified" in response:
         return None
     usable_until = max(fresh.fresh_until, fresh.refresh_until, fresh.error_until)

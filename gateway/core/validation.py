@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gateway.core.caching import StoredResponse
     from gateway.core.model import Fields
 
-# They describe the content that is kept, which a 304 does not bring anew (RFC 9111 §3.2).
-_DESCRIBES_CONTENT: Final = ("content-length", "content-encoding", "content-type", "content-range")
+# They describe the bytes that are kept, which a 304 does not bring anew (RFC 9111 §3.2).
+_DESCRIBES_CONTENT: Final = ("content-length", "content-encoding", "content-range")
 # Preconditions of the client's own copy and parts of the content: the cache asks about its own copy, and for all of it.
 _REPLACED: Final = ("if-none-match", "if-modified-since", "if-range", "range")
 

@@ -34,6 +34,10 @@ class Collapse(Generic[Result]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a fetch for `key` is under way."""
+        return key in self._flights
+
     async def run(self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, Result]]) -> tuple[Result, bool]:
         """The result of the one fetch for `key`, started here or joined.
 

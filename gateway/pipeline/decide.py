@@ -7,6 +7,7 @@ satisfied by `fulfil`, which calls `decide` again; the exchange continues at the
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -19,6 +20,8 @@ from gateway.core.fields import cache_control
 from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
 from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
+from gateway.pipeline import origin
+from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
     from gateway.core.fields import Directives
     from gateway.core.model import RequestHead, VisibilityDomain
-    from gateway.pipeline.entry import Entry
+
+
+def _chance() -> float:
+    return 1.0 - random.random()  # noqa: S311 - nobody gains by guessing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,14 @@ class Policy:
         verifier: bearer token verification.
         store: cached pages.
         cache_name: the gateway's name in Cache-Status (RFC 9211 §2).
+        chance: random numbers in (0, 1], for refreshing hot responses before they are stale.
     """
 
     routes: RouteTable
     verifier: TokenVerifier
     store: PageStore
     cache_name: str = "gateway"
+    chance: Callable[[], float] = _chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,9 @@ def key(exchange: Exchange, _policy: Policy, _now: float) -> None:
         exchange.verdict = Verdict.BYPASS
         return
     domain = _domain(exchange)
+    if domain is not None and exchange.row.cache.mode is CacheMode.ORIGIN:
+        exchange.key = origin.key(exchange.head, domain)
+        return
     variant = accept_class(exchange.head.fields.get_all("accept"))
     if domain is None or variant is None:
         exchange.bypass = Bypass.TOKEN if domain is None else Bypass.ACCEPT
@@ -173,6 +184,9 @@ def key(exchange: Exchange, _policy: Policy, _now: float) -> None:
 
 def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
     """Look for a page that may answer this request, within what its Cache-Control allows (RFC 9111 §5.2.1)."""
+    if exchange.key is not None and exchange.row.cache.mode is CacheMode.ORIGIN:
+        origin.lookup(exchange, policy.store, now, chance=policy.chance())
+        return
     asked = cache_control(exchange.head.fields.get_all("cache-control"))
     if exchange.key is not None and asked.no_store:
         exchange.bypass = Bypass.NO_STORE
@@ -180,7 +194,7 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
     if exchange.key is not None and exchange.bypass is None:
         entry = policy.store.get(exchange.key)
         # The key holds the domain; what the store hands out is believed only if it says so itself.
-        if entry is not None and entry.key == exchange.key:
+        if isinstance(entry, Entry) and entry.key == exchange.key:
             exchange.entry = entry
         exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.refresh = exchange.verdict is Verdict.STALE
@@ -190,7 +204,11 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
 
 def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None:
     """Answer from the page: 304 when the client has it already, else the page (RFC 9110 §13)."""
-    if exchange.entry is None or exchange.verdict not in _SERVED:
+    if exchange.verdict not in _SERVED:
+        return None
+    if exchange.origin is not None and exchange.origin.variant is not None:
+        return origin.serve(exchange, exchange.origin.variant, policy.cache_name, now)
+    if exchange.entry is None:
         return None
     return from_entry(exchange, exchange.entry, policy.cache_name, now)
 
@@ -267,10 +285,12 @@ def _bypass(exchange: Exchange) -> Bypass | None:
     head = exchange.head
     if head.method not in _READS:
         return Bypass.METHOD
-    if exchange.row.cache.mode is not CacheMode.POLICY:
+    if exchange.row.cache.mode is CacheMode.OFF:
         return Bypass.ROUTE
     if exchange.principal is None and exchange.row.cache.share is not Share.PUBLIC and "cookie" in head.fields:
         return Bypass.COOKIE
+    if exchange.row.cache.mode is CacheMode.ORIGIN:
+        return origin.bypass(head)
     if "origin" in head.fields:
         return Bypass.ORIGIN_FIELD
     if "range" in head.fields:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.model import Fields, Principal, RequestHead
     from gateway.core.routes import Route
     from gateway.pipeline.entry import Entry
+    from gateway.pipeline.origin import Lookup
 
 
 class Stream(Protocol):
@@ -42,6 +43,7 @@ class Bypass(Enum):
     QUERY = "query"
     TOKEN = "unverified-token"  # noqa: S105 - a reason, not a secret
     NO_STORE = "no-store"
+    PRECONDITION = "precondition"
 
 
 class Verdict(Enum):
@@ -86,6 +88,7 @@ class Exchange:
         "head",
         "key",
         "keys_fetched",
+        "origin",
         "principal",
         "received_at",
         "refresh",
@@ -117,6 +120,7 @@ class Exchange:
         self.keys_fetched = False
         self.key: CacheKey | None = None
         self.entry: Entry | None = None
+        self.origin: Lookup | None = None
         self.verdict = Verdict.NONE
         self.bypass: Bypass | None = None
         self.refresh = False

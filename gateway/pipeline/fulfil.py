@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
 from gateway.core.invalidation import dropped_by, tags_of_page
+from gateway.core.routes import CacheMode
 from gateway.pipeline.collapse import Collapse
 from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgiving, from_entry, refuse
 from gateway.pipeline.exchange import Exchange, Reply, Verdict
 from gateway.pipeline.jobs import PendingJobs
+from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
+from gateway.pipeline.relayed import Relayed
+from gateway.pipeline.resource import tags_of_uri
 from gateway.pipeline.transform import (
     Page,
     collect,
@@ -75,6 +79,8 @@ class Pipeline:
         outgoing: how request fields are made for the controller.
         clock: epoch seconds.
         max_rewrite_bytes: the largest answer that is held to rewrite its links.
+        max_entry_bytes: the most that mode `origin` keeps for one target.
+        max_filling_bytes: the most that answers under way in mode `origin` may hold before they are stored.
     """
 
     def __init__(
@@ -86,6 +92,8 @@ class Pipeline:
         outgoing: Outgoing,
         clock: Callable[[], float],
         max_rewrite_bytes: int,
+        max_entry_bytes: int = 32 << 20,
+        max_filling_bytes: int = 256 << 20,
     ) -> None:
         self.policy: Final = policy
         self._upstream: Final = upstream
@@ -96,6 +104,17 @@ class Pipeline:
         self._fills: Final[Collapse[Fill]] = Collapse()
         self._jobs: Final = PendingJobs()
         self._behind: Final[set[asyncio.Task[None]]] = set()
+        self._origin: Final = OriginFetch(
+            store=policy.store,
+            cache_name=policy.cache_name,
+            upstream=upstream,
+            links=links,
+            outgoing=outgoing,
+            clock=clock,
+            max_rewrite_bytes=max_rewrite_bytes,
+            max_entry_bytes=max_entry_bytes,
+            max_filling_bytes=max_filling_bytes,
+        )
 
     async def answer(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
         """Carry an exchange to its reply.
@@ -123,15 +142,21 @@ class Pipeline:
                     exchange.keys_fetched = True
                 case Fetch(fill=fill):
                     try:
-                        return await (self._fill(exchange) if fill else self._forward(exchange, body))
+                        return await self._fetch(exchange, body, fill=fill)
                     except UpstreamError as error:
                         stale = self._stale_if_error(exchange, f"stale-if-error: {error.kind}")
                         return stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
                     except ContentError as error:
                         return refuse(exchange, error.denial)
 
+    async def _fetch(self, exchange: Exchange, body: AsyncIterator[bytes] | None, *, fill: bool) -> Reply:
+        if exchange.row.cache.mode is CacheMode.ORIGIN:
+            return await self._origin.answer(exchange, body)
+        return await (self._fill(exchange) if fill else self._forward(exchange, body))
+
     async def drain(self) -> None:
         """Wait for the refreshes that are under way behind answers."""
+        await self._origin.drain()
         while self._behind:
             await asyncio.gather(*self._behind, return_exceptions=True)
 
@@ -200,6 +225,9 @@ class Pipeline:
         return from_entry(exchange, entry, self.policy.cache_name, now)
 
     def _refresh_behind(self, exchange: Exchange) -> None:
+        if exchange.origin is not None:
+            self._origin.refresh_behind(exchange)
+            return
         task = asyncio.ensure_future(self._refresh(exchange))
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
@@ -216,7 +244,8 @@ class Pipeline:
         """Send the request as it is and relay what comes back."""
         method = exchange.head.method
         rewriter = await self._rewriter()
-        drops = frozenset[str]() if method in _SAFE else dropped_by(method, exchange.head.target.path)
+        path = exchange.head.target.path
+        drops = frozenset[str]() if method in _SAFE else dropped_by(method, path).union(tags_of_uri(path))
         started = self._clock()
         try:
             response = await self._upstream.send(self._request(exchange), body)
@@ -261,35 +290,3 @@ class Pipeline:
 
     def _request(self, exchange: Exchange) -> RequestHead:
         return self._outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
-
-
-class Relayed:
-    """A body on its way through; whoever holds it must exhaust or close it."""
-
-    __slots__ = ("_chunks", "_first", "_response")
-
-    def __init__(self, first: bytes | None, chunks: AsyncIterator[bytes], response: UpstreamResponse) -> None:
-        self._first = first
-        self._chunks = chunks
-        self._response = response
-
-    @classmethod
-    async def begin(cls, response: UpstreamResponse) -> Relayed:
-        """Wait for the first piece, so that a break before it can still become an error answer."""
-        chunks = response.chunks()
-        try:
-            return cls(await anext(chunks, None), chunks, response)
-        except BaseException:
-            await response.release()
-            raise
-
-    def __aiter__(self) -> Relayed:
-        return self
-
-    async def __anext__(self) -> bytes:
-        first, self._first = self._first, None
-        return await anext(self._chunks) if first is None else first
-
-    async def aclose(self) -> None:
-        """Release the controller's connection; cuts the transfer when it is not over."""
-        await self._response.release()

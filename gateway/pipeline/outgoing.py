@@ -1,7 +1,8 @@
 """The request as the controller gets it.
 
 A fetch whose answer may be shown to more than the one who asked carries nothing of that one's Host or, where everybody
-may see the answer, of its token: no client may write itself into a shared page.
+may see the answer, of its token: no client may write itself into a shared page. In mode `origin` tokens and cookies go
+to the origin, and RFC 9111 §3.5 decides what may be stored of its answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core import forwarding
 from gateway.core.model import PUBLIC_DOMAIN
+from gateway.core.routes import CacheMode
 
 if TYPE_CHECKING:
     from gateway.core.model import RequestHead
@@ -51,7 +53,7 @@ class Outgoing:
             trusted=self.trusted,
             request_id=exchange.request_id,
             identity_encoding=rewriting,
-            drop_authorization=shared and public,
+            drop_authorization=shared and public and exchange.row.cache.mode is CacheMode.POLICY,
             external_scheme=self.external_scheme if shared else None,
             external_host=self.external_host if shared else None,
         )

@@ -6,7 +6,7 @@ Nothing here holds state; adapters are handed in by the composition root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gateway.core.model import Principal, RequestHead, ResponseHead
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.exchange import Exchange
+    from gateway.pipeline.resource import Resource
+
+    Stored: TypeAlias = Entry | Resource  # what modes `policy` and `origin` keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +63,18 @@ class TokenVerifier(Protocol):
 class PageStore(Protocol):
     """Bounded storage of immutable entries."""
 
-    def get(self, key: CacheKey) -> Entry | None:
+    def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key and domain, or None."""
 
-    def put(self, entry: Entry, *, generation: int) -> str | None:
+    def put(self, entry: Stored, *, generation: int) -> str | None:
         """Store an entry unless one of its tags was invalidated after `generation`.
 
         Returns:
             None when stored, else the named reason why not.
         """
+
+    def discard(self, key: CacheKey) -> bool:
+        """Drop what is stored under exactly this key; whether anything was."""
 
     def generation(self, tags: Iterable[str]) -> int:
         """When one of the tags was last invalidated; taken before a fetch, given back to `put`."""

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.core.keys import CacheKey
-    from gateway.pipeline.entry import Entry
+    from gateway.pipeline.ports import Stored
 
 
-def _size(entry: Entry) -> int:
+def _size(entry: Stored) -> int:
     return entry.size
 
 
-class _Pages(LRUCache["CacheKey", "Entry"]):
+class _Pages(LRUCache["CacheKey", "Stored"]):
     """An LRU table that tells its owner what it pushed out."""
 
     def __init__(self, max_bytes: int, owner: MemoryStore) -> None:
         super().__init__(max_bytes, getsizeof=_size)
         self._owner = owner
 
-    def popitem(self) -> tuple[CacheKey, Entry]:
+    def popitem(self) -> tuple[CacheKey, Stored]:
         key, entry = super().popitem()
         self._owner.evicted(entry)
         return key, entry
@@ -62,7 +62,7 @@ class MemoryStore:
         """Bytes counted against the budget."""
         return int(self._pages.currsize)
 
-    def get(self, key: CacheKey) -> Entry | None:
+    def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key, or None."""
         entry = self._pages.get(key)
         if entry is None or entry.key != key:
@@ -76,7 +76,7 @@ class MemoryStore:
             latest = max(latest, self._invalidated.get(tag, 0))
         return latest
 
-    def put(self, entry: Entry, *, generation: int) -> str | None:
+    def put(self, entry: Stored, *, generation: int) -> str | None:
         """Store `entry` unless one of its tags was invalidated after `generation`.
 
         Args:
@@ -96,6 +96,10 @@ class MemoryStore:
             self._tagged.setdefault(tag, set()).add(entry.key)
         return None
 
+    def discard(self, key: CacheKey) -> bool:
+        """Drop what is stored under exactly this key; whether anything was."""
+        return self._drop(key)
+
     def invalidate(self, tags: Iterable[str]) -> int:
         """Drop every entry that carries one of `tags`; returns how many."""
         self._clock += 1
@@ -105,10 +109,11 @@ class MemoryStore:
             keys = list(self._pages) if tag == EVERYTHING else list(self._tagged.get(tag, ()))
             for key in keys:
                 dropped += self._drop(key)
-            self.invalidations[tag] = self.invalidations.get(tag, 0) + len(keys)
+            kind = tag.partition(":")[0]  # a label of metrics: the kind of tag, never what it names
+            self.invalidations[kind] = self.invalidations.get(kind, 0) + len(keys)
         return dropped
 
-    def evicted(self, entry: Entry) -> None:
+    def evicted(self, entry: Stored) -> None:
         """Called by the table for an entry that gave way to others."""
         self.evictions += 1
         self._untag(entry)
@@ -120,7 +125,7 @@ class MemoryStore:
         self._untag(entry)
         return True
 
-    def _untag(self, entry: Entry) -> None:
+    def _untag(self, entry: Stored) -> None:
         for tag in entry.tags:
             keys = self._tagged.get(tag)
             if keys is not None:

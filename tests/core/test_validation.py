@@ -172,7 +172,7 @@ def test_fields_of_a_304_replace_the_stored_ones_9111_3_2():
             ("Cache-Control", "max-age=3600"),
             ("Content-Length", "5"),
             ("Content-Encoding", "gzip"),
-            ("Content-Type", "text/plain"),
+            ("Content-Type", "text/html"),
             ("test-header", "B"),
             ("Twice", "3"),
             ("New", "1"),

@@ -14,9 +14,7 @@ from gateway.settings.errors import Problem
 from gateway.settings.scalars import KIB, Boolean, Count, Duration, File, Secret, Size, Text
 from gateway.settings.section import Section
 
-Algorithm = Literal[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"
-]
+Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"]
 
 _SOURCES: Final = ("url", "secret", "pem_file", "jwks_file")
 _LONGEST_LEEWAY: Final = 300.0

@@ -1132,8 +1132,8 @@ OTHER = [
         "9112-7.1-trailers-are-dropped",
         Step(
             Says(
-                raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\nCache-Control: max-age=10\r\n\r\n"
-                b"5\r\nfirst\r\n0\r\nX-T: 1\r\n\r\n"
+                raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n"
+                b"Cache-Control: max-age=10\r\n\r\n5\r\nfirst\r\n0\r\nX-T: 1\r\n\r\n"
             ),
             body=b"first",
             got={"X-T": None, "Trailer": None},

@@ -60,7 +60,7 @@ OTHERWISE: dict[str, tuple[int, str]] = {
     "protocol-103": (400, "CONNECT, which asks for a tunnel, is refused"),
     "protocol-105": (400, METHOD),
     "auth-029": (401, "a scope claim that is no list crashes the controller (500)"),
-    "auth-044": (400, PARSER),
+    "auth-044": (431, PARSER),
     "other-050": (403, "/internal is for nobody at a front door; it was switched off in the recorded controller"),
 }
 

@@ -34,7 +34,7 @@ def configure(*, level: str, json: bool) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer] if json else [*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the standard error of that moment
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(
@@ -51,7 +51,7 @@ class AccessLog:
 
     def __init__(self, following: Recorder) -> None:
         self._following: Final = following
-        self._log: Final = structlog.get_logger("access")
+        self._log: Final = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
 
     def begin(self) -> None:
         """An exchange has begun."""
@@ -69,7 +69,7 @@ class AccessLog:
         self._log.info(
             "request",
             method=exchange.head.method,
-            path=exchange.head.target.path.partition("?")[0],
+            path=_path(exchange),
             status=exchange.status,
             route=exchange.route.template if exchange.route is not None else None,
             cache=exchange.verdict.value,
@@ -82,3 +82,9 @@ class AccessLog:
             upstream_ms=round(exchange.upstream_seconds * 1000, 1),
             request_id=exchange.request_id,
         )
+
+
+def _path(exchange: Exchange) -> str | None:
+    """The path alone, also of a target that was refused as it came; None when it has other parts than that in front."""
+    path = exchange.head.target.path
+    return path.partition("?")[0].partition("#")[0] if path.startswith("/") else None

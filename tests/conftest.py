@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,6 +71,7 @@ class Stub:
     script: Script | None = None
     connections: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    serving: dict[asyncio.Task[None], asyncio.WriteTransport] = field(default_factory=dict)
 
     def answers(self, *pieces: bytes) -> None:
         """Answer every request with these bytes."""
@@ -88,6 +90,9 @@ class Stub:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving[task] = writer.transport
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -104,8 +109,14 @@ class Stub:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             self.closed.set()
-        finally:
-            writer.close()
+
+    async def hang_up(self) -> None:
+        """End every connection, and see to it that its socket is closed."""
+        for task, transport in self.serving.items():
+            task.cancel()
+            transport.abort()
+        await asyncio.gather(*self.serving, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close their sockets in the next round of the loop
 
 
 async def _chunked(reader: asyncio.StreamReader) -> bytes:
@@ -115,6 +126,40 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
         await reader.readline()
     await reader.readline()
     return body
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int = 0
+) -> AsyncIterator[str]:
+    """A server on a real socket that leaves nothing open behind; gives its URL."""
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serving(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client hung up
+        finally:
+            writer.close()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        tasks.add(asyncio.create_task(serving(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", port, limit=1 << 20)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 @pytest.fixture
@@ -127,6 +172,7 @@ async def stub() -> AsyncIterator[Stub]:
     upstream.url = f"http://{host}:{port}"
     yield upstream
     server.close()
+    await upstream.hang_up()
     await server.wait_closed()
 
 
@@ -284,7 +330,8 @@ async def connect() -> AsyncIterator[Connect]:
 
     yield open_
     for writer in writers:
-        writer.close()
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 Serving = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -297,34 +344,16 @@ async def start_upstream() -> AsyncIterator[StartUpstream]:
 
     The gateway's own question for health is answered here.
     """
-    servers: list[asyncio.Server] = []
-    tasks: set[asyncio.Task[Any]] = set()
+    async with AsyncExitStack() as stack:
 
-    async def start(serving: Serving) -> str:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            try:
+        async def start(serving: Serving) -> str:
+            async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 request = Received((await reader.readuntil(b"\r\n\r\n"))[:-4])
                 if request.line == "GET /healthz HTTP/1.1":
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 else:
                     await serving(request, reader, writer)
-            except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                pass  # the gateway hung up, or the test is over
-            finally:
-                writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20)
-        servers.append(server)
-        host, port = server.sockets[0].getsockname()
-        return f"http://{host}:{port}"
+            return await stack.enter_async_context(listening(connected))
 
-    yield start
-    for server in servers:
-        server.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        yield start

@@ -113,10 +113,13 @@ class Origins:
             raise
 
     def _adopt(self, origins: tuple[str, ...]) -> None:
-        self.fault = None
         if origins != self.known:
+            try:
+                self._rewriter = Rewriter(origins, self._public_url)
+            except ValueError as error:
+                raise UpstreamError("broken", "GET / names an origin that is no URL") from error
             self.known = origins
-            self._rewriter = Rewriter(origins, self._public_url)
+        self.fault = None
 
     async def _keep_current(self) -> None:
         while True:
@@ -144,7 +147,7 @@ def advertised(status: int, root: bytes) -> tuple[str, ...]:
             href = (links.get(name) or {}).get("href")
             if isinstance(href, str) and href.startswith(("https://", "http://")):
                 origins[href.rstrip("/").removesuffix(suffix)] = None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UpstreamError("broken", "GET / is not a root document") from error
     if not origins:
         raise UpstreamError("broken", "GET / names no API origin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import time
 from typing import TYPE_CHECKING, Final
@@ -88,7 +89,7 @@ class Gateway:
         self.probe: Final = Probe(self.client, host=host, path="/healthz")
         self.routes: Final = route_table(settings)
         self.pipeline: Final = Pipeline(
-            policy=Policy(self.routes, self.identity, self.store, settings.via),
+            policy=Policy(self.routes, self.identity, self.store, settings.via, random.random),
             upstream=self.client,
             links=self.origins,
             outgoing=Outgoing(
@@ -226,6 +227,16 @@ class Gateway:
             lambda: store.invalidations,
             "resource",
         )
+        pipeline = self.pipeline
+        observe(
+            "gateway_cache_refreshes_total",
+            "Refreshes of pages behind answers, by how they ended.",
+            lambda: pipeline.refreshes,
+            "result",
+        )
+        jobs = pipeline.writes.jobs
+        observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
+        observe("gateway_job_watches_total", "Jobs watched no more, by how that ended.", lambda: jobs.ends, "result")
         self.identity.observe(observe)
 
 

@@ -45,13 +45,23 @@ class Share(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
-    """How pages of a route are cached. All times in seconds."""
+    """How pages of a route are cached.
+
+    Attributes:
+        mode: whose freshness rules count.
+        ttl: how long a page is fresh, seconds.
+        stale_while_revalidate: how long after that it is served while it is fetched anew (RFC 5861 §3), seconds.
+        stale_if_error: how long after its ttl it stands in for a failing upstream (RFC 5861 §4), seconds.
+        share: who may be shown the same page.
+        early_refresh: whether a page in demand is fetched anew before it expires (`early.py`).
+    """
 
     mode: CacheMode = CacheMode.OFF
     ttl: float = 0.0
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     share: Share = Share.PRINCIPAL
+    early_refresh: bool = True
 
 
 NO_CACHE: Final = CacheRule()

@@ -7,7 +7,6 @@ satisfied by `fulfil`, which calls `decide` again; the exchange continues at the
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gateway.core import bearer
 from gateway.core.cache_status import render as cache_status
 from gateway.core.conditional import not_modified
+from gateway.core.early import refresh_early
 from gateway.core.errors import Denial, Reason, is_v3, render
 from gateway.core.fields import cache_control
 from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
@@ -22,7 +22,7 @@ from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principa
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline import origin
 from gateway.pipeline.entry import Entry
-from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
+from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from gateway.core.model import RequestHead, VisibilityDomain
 
 
-def _chance() -> float:
-    return 1.0 - random.random()  # noqa: S311 - nobody gains by guessing it
+def _never() -> float:
+    return 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Policy:
         verifier: bearer token verification.
         store: cached pages.
         cache_name: the gateway's name in Cache-Status (RFC 9211 §2).
-        chance: random numbers in (0, 1], for refreshing hot responses before they are stale.
+        chance: a number between 0 and 1 for each hit, by which one of many refreshes a page early; 1 is never.
     """
 
     routes: RouteTable
     verifier: TokenVerifier
     store: PageStore
     cache_name: str = "gateway"
-    chance: Callable[[], float] = _chance
+    chance: Callable[[], float] = _never
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +197,23 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
         if isinstance(entry, Entry) and entry.key == exchange.key:
             exchange.entry = entry
         exchange.verdict = _verdict(exchange.entry, asked, now)
-        exchange.refresh = exchange.verdict is Verdict.STALE
+        exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None
+        exchange.refresh = exchange.verdict is Verdict.STALE or _due_early(exchange, policy, now)
     if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:
         raise Denial(Reason.ONLY_IF_CACHED)
+
+
+def _due_early(exchange: Exchange, policy: Policy, now: float) -> bool:
+    entry = exchange.entry
+    if entry is None or exchange.verdict is not Verdict.HIT or not exchange.row.cache.early_refresh:
+        return False
+    return refresh_early(
+        now=now,
+        stored_at=entry.stored_at,
+        fresh_until=entry.fresh_until,
+        fetch_seconds=entry.fetch_seconds,
+        chance=policy.chance(),
+    )
 
 
 def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # What Python itself spends on an entry beside the bytes that are counted: the objects and their slots in two tables.
 ENTRY_OVERHEAD: Final = 1024
+# Likewise for each tag: the string, and its places in the entry and in the store's index.
+TAG_OVERHEAD: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Entry:
         refresh_until: until then a stale copy is served while one request refreshes it (RFC 5861 §3).
         error_until: until then a stale copy stands in for a failing controller (RFC 5861 §4).
         tags: what must drop it (core/invalidation.py).
+        fetch_seconds: how long the controller took for it.
     """
 
     key: CacheKey
@@ -42,12 +45,14 @@ class Entry:
     refresh_until: float
     error_until: float
     tags: tuple[str, ...]
+    fetch_seconds: float = 0.0
 
     @property
     def size(self) -> int:
         """Bytes this entry counts for in the store's budget."""
         fields = sum(len(name) + len(value) for name, value in self.fields.pairs)
-        return len(self.body) + fields + len(self.key.path) + len(self.key.query) + ENTRY_OVERHEAD
+        tags = sum(map(len, self.tags)) + TAG_OVERHEAD * len(self.tags)
+        return len(self.body) + fields + tags + len(self.key.path) + len(self.key.query) + ENTRY_OVERHEAD
 
     @property
     def dead_after(self) -> float:

@@ -58,6 +58,16 @@ class Verdict(Enum):
     BYPASS = "bypass"
 
 
+class Stale(Enum):
+    """Why a page past its time was served; the closed `reason` label of `gateway_cache_stale_served_total`."""
+
+    REVALIDATING = "revalidating"  # it is being fetched anew (RFC 5861 §3)
+    UNREACHABLE = "unreachable"  # the controller failed in the way `UpstreamError.kind` says (RFC 5861 §4)
+    TIMEOUT = "timeout"
+    BROKEN = "broken"
+    STATUS = "status"  # it answered 500, 502, 503 or 504
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer ready to be delivered.
@@ -94,6 +104,7 @@ class Exchange:
         "refresh",
         "request_id",
         "route",
+        "stale",
         "status",
         "step",
         "stored",
@@ -124,6 +135,7 @@ class Exchange:
         self.verdict = Verdict.NONE
         self.bypass: Bypass | None = None
         self.refresh = False
+        self.stale: Stale | None = None
         self.collapsed = False
         self.stored = False
         self.detail: str | None = None

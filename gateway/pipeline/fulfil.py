@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
-from gateway.core.invalidation import dropped_by, tags_of_page
+from gateway.core.groups import ANY_GROUP, groups_of
+from gateway.core.invalidation import tags_of_page
 from gateway.core.routes import CacheMode
+from gateway.core.rows import tags_of_content
 from gateway.pipeline.collapse import Collapse
 from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgiving, from_entry, refuse
-from gateway.pipeline.exchange import Exchange, Reply, Verdict
-from gateway.pipeline.jobs import PendingJobs
+from gateway.pipeline.entry import Entry
+from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
-from gateway.pipeline.resource import tags_of_uri
 from gateway.pipeline.transform import (
     Page,
     collect,
@@ -32,18 +33,18 @@ from gateway.pipeline.transform import (
     unstorable,
     without_byte_exact,
 )
+from gateway.pipeline.writing import Writes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from gateway.core.keys import CacheKey
     from gateway.core.links import Rewriter
     from gateway.core.model import Fields, RequestHead
     from gateway.pipeline.decide import Policy
-    from gateway.pipeline.entry import Entry
     from gateway.pipeline.outgoing import Outgoing
     from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FAILURES: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
 _REASONS: Final = {
     "unreachable": Reason.UPSTREAM_UNREACHABLE,
@@ -81,6 +82,10 @@ class Pipeline:
         max_rewrite_bytes: the largest answer that is held to rewrite its links.
         max_entry_bytes: the most that mode `origin` keeps for one target.
         max_filling_bytes: the most that answers under way in mode `origin` may hold before they are stored.
+
+    Attributes:
+        writes: what changes something, and the jobs it begins.
+        refreshes: how many refreshes behind answers ended in each way.
     """
 
     def __init__(
@@ -102,8 +107,9 @@ class Pipeline:
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
         self._fills: Final[Collapse[Fill]] = Collapse()
-        self._jobs: Final = PendingJobs()
-        self._behind: Final[set[asyncio.Task[None]]] = set()
+        self.writes: Final = Writes(upstream=upstream, store=policy.store, outgoing=outgoing, clock=clock)
+        self._behind: Final[dict[CacheKey, asyncio.Task[None]]] = {}
+        self.refreshes: Final = dict.fromkeys(("stored", "not-stored", "failed"), 0)
         self._origin: Final = OriginFetch(
             store=policy.store,
             cache_name=policy.cache_name,
@@ -144,7 +150,7 @@ class Pipeline:
                     try:
                         return await self._fetch(exchange, body, fill=fill)
                     except UpstreamError as error:
-                        stale = self._stale_if_error(exchange, f"stale-if-error: {error.kind}")
+                        stale = self._stale_if_error(exchange, Stale(error.kind))
                         return stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
                     except ContentError as error:
                         return refuse(exchange, error.denial)
@@ -155,10 +161,15 @@ class Pipeline:
         return await (self._fill(exchange) if fill else self._forward(exchange, body))
 
     async def drain(self) -> None:
-        """Wait for the refreshes that are under way behind answers."""
-        await self._origin.drain()
-        while self._behind:
-            await asyncio.gather(*self._behind, return_exceptions=True)
+        """Wait for what is under way behind answers, stop watching jobs."""
+        try:
+            await self.writes.drain()
+            await self._origin.drain()
+            while self._behind:
+                await asyncio.gather(*self._behind.values(), return_exceptions=True)
+        finally:
+            for task in self._behind.values():
+                task.cancel()
 
     # -- answers that may be stored
 
@@ -172,7 +183,7 @@ class Pipeline:
             own = None if joined else own_fields(fill.page)
             return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock(), fields=own)
         if fill.page.status in _FAILURES:
-            stale = self._stale_if_error(exchange, "stale-if-error", fill.page.status)
+            stale = self._stale_if_error(exchange, Stale.STATUS, fill.page.status)
             if stale is not None:
                 return stale
         if joined:
@@ -189,17 +200,16 @@ class Pipeline:
         The generation is part of the collapse key: who asks after a write does not join a fetch from before it.
         """
         tags = tags_of_page(exchange.row, exchange.head.target.path)
-        generation = self.policy.store.generation(tags)
-        return await self._fills.run(
-            (exchange.key, generation), lambda: self._fetch_and_store(exchange, tags, generation)
-        )
+        generation = self.policy.store.generation((*tags, ANY_GROUP))
+        return await self._fills.run((exchange.key, generation), lambda: self._fetch_and_store(exchange, generation))
 
-    async def _fetch_and_store(self, exchange: Exchange, tags: tuple[str, ...], generation: int) -> Fill:
+    async def _fetch_and_store(self, exchange: Exchange, generation: int) -> Fill:
         route, key = exchange.row, exchange.key
         rewriter = await self._rewriter()
         started = self._clock()
         # A page is always that of GET: a HEAD may be what found it stale.
-        response = await self._upstream.send(replace(self._request(exchange), method="GET"), None)
+        request = replace(self._request(exchange), method="GET")
+        response = await self._upstream.send(request, None)
         fields = response_fields(response.head, route, rewriter, self._outgoing.via)
         body = await collect(response, self._max_rewrite_bytes)
         arrived = self._clock()
@@ -210,59 +220,65 @@ class Pipeline:
         why_not = unstorable(page)
         entry = None
         if why_not is None and key is not None:
-            entry = await mint(page, key, route.cache, tags, arrived)
+            tags = tags_of_content(route, exchange.head.target, body)
+            tags += groups_of(response.head.fields, request.fields.get("host") or "")
+            entry = await mint(page, key, route.cache, tags, arrived, fetch_seconds=arrived - started)
             why_not = self.policy.store.put(entry, generation=generation)
         return Fill(page, entry if why_not is None else None, why_not, arrived - started)
 
-    def _stale_if_error(self, exchange: Exchange, detail: str, status: int | None = None) -> Reply | None:
-        """The stored page in place of a failure (RFC 5861 §4), unless the client asked for another one."""
-        entry, now = exchange.entry, self._clock()
-        if entry is None or exchange.verdict is Verdict.REVALIDATED or now >= entry.error_until:
+    def _stale_if_error(self, exchange: Exchange, reason: Stale, status: int | None = None) -> Reply | None:
+        """The stored page in place of a failure (RFC 5861 §4), unless the client asked for another one.
+
+        Only a page that is still stored: a write may have dropped the one that the request found at first.
+        """
+        if exchange.entry is None or exchange.key is None or exchange.verdict is Verdict.REVALIDATED:
+            return None
+        entry, now = self.policy.store.get(exchange.key), self._clock()
+        if not isinstance(entry, Entry) or entry.key != exchange.key or now >= entry.error_until:
             return None
         exchange.verdict = Verdict.STALE
+        exchange.stale = reason
         exchange.fwd_status = status
-        exchange.detail = detail
+        exchange.detail = "stale-if-error" if reason is Stale.STATUS else f"stale-if-error: {reason.value}"
         return from_entry(exchange, entry, self.policy.cache_name, now)
 
     def _refresh_behind(self, exchange: Exchange) -> None:
+        """Fetch the page of a hit anew, unless that is under way."""
         if exchange.origin is not None:
             self._origin.refresh_behind(exchange)
             return
-        task = asyncio.ensure_future(self._refresh(exchange))
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
+        key = exchange.key
+        if key is None or key in self._behind:
+            return
+        question = Exchange(
+            # The client has its answer: what it knows already must not make this one a 304.
+            replace(exchange.head, fields=exchange.head.fields.without("if-none-match", "if-modified-since")),
+            request_id=exchange.request_id,
+            received_at=exchange.received_at,
+        )
+        question.route, question.key = exchange.route, key
+        task = asyncio.ensure_future(self._refresh(question))
+        self._behind[key] = task
+        task.add_done_callback(lambda _: self._behind.pop(key))
 
     async def _refresh(self, exchange: Exchange) -> None:
         try:
-            await self._fetch_page(exchange)
+            fill, _ = await self._fetch_page(exchange)
         except UpstreamError:
-            return  # the stale page stands until its window ends; the failure is counted by the client
+            self.refreshes["failed"] += 1  # the stale page stands until its window ends
+            return
+        failed = fill.page.status in _FAILURES
+        self.refreshes["failed" if failed else "not-stored" if fill.entry is None else "stored"] += 1
 
     # -- answers that are not stored
 
     async def _forward(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
         """Send the request as it is and relay what comes back."""
-        method = exchange.head.method
         rewriter = await self._rewriter()
-        path = exchange.head.target.path
-        drops = frozenset[str]() if method in _SAFE else dropped_by(method, path).union(tags_of_uri(path))
         started = self._clock()
-        try:
-            response = await self._upstream.send(self._request(exchange), body)
-        except UpstreamError as error:
-            if error.sent:
-                self.policy.store.invalidate(drops)
-            raise
-        except (asyncio.CancelledError, ContentError):
-            # The controller may have taken the write before its client went away.
-            self.policy.store.invalidate(drops)
-            raise
+        response = await self.writes.send(exchange, self._request(exchange), body)
         exchange.upstream_seconds = self._clock() - started
         exchange.fwd_status = response.head.status
-        if drops and not 400 <= response.head.status < 500:
-            self.policy.store.invalidate(drops)
-            if response.head.status == 202:
-                self._jobs.remember(response.head.fields.get("location"), drops)
         return await self._relay(exchange, response, rewriter)
 
     async def _relay(self, exchange: Exchange, response: UpstreamResponse, rewriter: Rewriter | None) -> Reply:
@@ -274,10 +290,14 @@ class Pipeline:
         if exchange.head.method == "HEAD" or head.status in {204, 304}:
             await response.release()
             return Reply(head.status, fields, None, head.reason)
+        if self.writes.names_job(exchange, head.status):
+            content = await collect(response, self._max_rewrite_bytes)
+            self.writes.accepted(exchange, content)
+            return Reply(head.status, fields.without("content-length"), content, head.reason)
         if not rewriting:
             return Reply(head.status, fields, await Relayed.begin(response), head.reason)
         body = await collect(response, self._max_rewrite_bytes)
-        self.policy.store.invalidate(self._jobs.ended(exchange.head.target.path, head.status, body))
+        self.writes.passed(exchange.head.target.path, head.status, body)
         return Reply(head.status, fields, await rewrite(body, rewriter), head.reason)
 
     # -- shared by both

@@ -14,6 +14,7 @@ from uuid import uuid4
 from gateway.core import cache_status, ranges
 from gateway.core.caching import request_directives
 from gateway.core.conditional import Precondition, evaluate, not_modified_fields, range_applies
+from gateway.core.early import refresh_early
 from gateway.core.errors import Denial, Reason
 from gateway.core.freshness import State
 from gateway.core.keys import CacheKey
@@ -89,7 +90,7 @@ def lookup(exchange: Exchange, store: PageStore, now: float, *, chance: float) -
         exchange: an exchange with a key; its `origin` and verdict are written.
         store: where to look.
         now: epoch seconds.
-        chance: a random number in (0, 1], for the early refresh.
+        chance: a random number from 0 to 1, for the early refresh.
 
     Raises:
         Denial: only-if-cached, and nothing may be served (RFC 9111 §5.2.1.7).
@@ -115,15 +116,18 @@ def lookup(exchange: Exchange, store: PageStore, now: float, *, chance: float) -
 
 
 def _early(found: Lookup, now: float, chance: float) -> bool:
-    """Whether to refresh behind a hit although it is still fresh.
-
-    The likelihood rises as the end comes near, in units of what a fetch takes, so that among many requests one has
-    refreshed a hot response before the others find it stale (probabilistic early expiration, Vattani et al. 2015).
-    """
+    """Whether this hit on a fresh response begins a refresh behind it."""
     variant = found.variant
-    if variant is None or variant.seconds <= 0:
+    if variant is None:
         return False
-    return variant.response.freshness.ttl(now) < variant.seconds * -math.log(chance)
+    freshness = variant.response.freshness
+    return refresh_early(
+        now=now,
+        stored_at=freshness.born,
+        fresh_until=freshness.fresh_until,
+        fetch_seconds=variant.seconds,
+        chance=chance,
+    )
 
 
 def serve(exchange: Exchange, variant: Variant, cache_name: str, now: float) -> Reply:

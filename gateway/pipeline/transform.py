@@ -129,7 +129,9 @@ def own_fields(page: Page) -> Fields:
     return Fields(pair for pair in page.fields if not pair[0].lower().startswith(("ratelimit", "x-ratelimit-")))
 
 
-async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float) -> Entry:
+async def mint(
+    page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float, *, fetch_seconds: float = 0.0
+) -> Entry:
     """The entry for a page: validator minted, per-request fields off, expiry written down.
 
     Args:
@@ -138,6 +140,7 @@ async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...]
         rule: the route's cache rule.
         tags: what must drop it.
         now: when it had arrived, epoch seconds.
+        fetch_seconds: how long the controller took for it.
     """
     big = len(page.body) > OFF_LOOP_BYTES
     etag = await asyncio.to_thread(mint_etag, page.body) if big else mint_etag(page.body)
@@ -156,4 +159,5 @@ async def mint(page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...]
         refresh_until=fresh_until + rule.stale_while_revalidate,
         error_until=fresh_until + rule.stale_if_error,
         tags=tags,
+        fetch_seconds=fetch_seconds,
     )

@@ -72,6 +72,9 @@ class RouteCache(Section):
     """How long after its `ttl` a page may be served while it is fetched anew (RFC 5861 §3). Mode `policy` only."""
     stale_if_error: Duration = 0.0
     """How long after its `ttl` a page may be served when the upstream fails (RFC 5861 §4). Mode `policy` only."""
+    early_refresh: Boolean = True
+    """Whether a page in demand is fetched anew shortly before its `ttl` ends, so that nobody waits for it; the longer \
+a page takes to fetch the earlier, at most half its `ttl`. Mode `policy` only."""
     share: Share = Share.PRINCIPAL
     """Who may be shown the same page: `principal` each token's owner alone, `global` also all who see everything \
 together, `public` everyone (the request goes to the upstream without its token)."""
@@ -82,7 +85,7 @@ together, `public` everyone (the request goes to the upstream without its token)
         if self.mode is CacheMode.POLICY and self.ttl <= 0:
             found = "0" if "ttl" in self.model_fields_set else "nothing"
             yield Problem(("ttl",), "a duration above 0, which mode policy needs", found)
-        policy_only = ("ttl", "stale_while_revalidate", "stale_if_error")
+        policy_only = ("ttl", "stale_while_revalidate", "stale_if_error", "early_refresh")
         refused = {CacheMode.POLICY: (), CacheMode.ORIGIN: policy_only, CacheMode.OFF: (*policy_only, "share")}[
             self.mode
         ]
@@ -94,7 +97,8 @@ together, `public` everyone (the request goes to the upstream without its token)
         """The same in the core's words."""
         if self.mode is CacheMode.OFF:
             return NO_CACHE
-        return CacheRule(self.mode, self.ttl, self.stale_while_revalidate, self.stale_if_error, self.share)
+        times = (self.ttl, self.stale_while_revalidate, self.stale_if_error)
+        return CacheRule(self.mode, *times, self.share, early_refresh=self.early_refresh)
 
 
 class RouteRow(Section):

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
-from gateway.core.invalidation import EVERYTHING
+from gateway.core.invalidation import EVERYTHING, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
+
+# So many tags of single rows are remembered as invalidated; beyond it, all rows of the type are taken to be.
+_ROWS_REMEMBERED: Final = 10_000
 
 
 def _size(entry: Stored) -> int:
@@ -50,6 +53,7 @@ class MemoryStore:
         self._pages: Final = _Pages(max_bytes, self)
         self._tagged: Final[dict[str, set[CacheKey]]] = {}
         self._invalidated: Final[dict[str, int]] = {}
+        self._invalidated_rows: Final[dict[str, dict[str, int]]] = {}
         self._clock = 0
         self.evictions = 0
         self.invalidations: Final[dict[str, int]] = {}
@@ -73,7 +77,9 @@ class MemoryStore:
         """When one of `tags` was last invalidated, on the store's own clock; taken before a fetch, given to `put`."""
         latest = self._invalidated.get(EVERYTHING, 0)
         for tag in tags:
-            latest = max(latest, self._invalidated.get(tag, 0))
+            kind = kind_of(tag)
+            rows = self._invalidated if kind == tag else self._invalidated_rows.get(kind, {})
+            latest = max(latest, rows.get(tag, 0), rows.get("", 0))
         return latest
 
     def put(self, entry: Stored, *, generation: int) -> str | None:
@@ -81,12 +87,13 @@ class MemoryStore:
 
         Args:
             entry: the page.
-            generation: what `generation(entry.tags)` said before the fetch began.
+            generation: what `generation` said before the fetch began, of tags of which one is invalidated whenever one
+                of the entry's is (`invalidation.tags_of_page`).
 
         Returns:
             None when stored, else why not: "invalidated-meanwhile" or "too-large".
         """
-        if self.generation(entry.tags) != generation:
+        if self.generation(entry.tags) > generation:
             return "invalidated-meanwhile"
         if entry.size > self._max_entry_bytes or entry.size > self._pages.maxsize:
             return "too-large"
@@ -105,13 +112,26 @@ class MemoryStore:
         self._clock += 1
         dropped = 0
         for tag in tags:
-            self._invalidated[tag] = self._clock
+            self._remember(tag)
             keys = list(self._pages) if tag == EVERYTHING else list(self._tagged.get(tag, ()))
             for key in keys:
                 dropped += self._drop(key)
-            kind = tag.partition(":")[0]  # a label of metrics: the kind of tag, never what it names
+            kind = kind_of(tag)
             self.invalidations[kind] = self.invalidations.get(kind, 0) + len(keys)
         return dropped
+
+    def _remember(self, tag: str) -> None:
+        """Note when a tag was invalidated; the rows of one type never take more than a bounded table."""
+        kind = kind_of(tag)
+        if kind == tag:
+            self._invalidated[tag] = self._clock
+            return
+        rows = self._invalidated_rows.setdefault(kind, {})
+        if len(rows) >= _ROWS_REMEMBERED and tag not in rows:
+            latest = max(rows.values())
+            rows.clear()
+            rows[""] = latest
+        rows[tag] = self._clock
 
     def evicted(self, entry: Stored) -> None:
         """Called by the table for an entry that gave way to others."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from gateway.pipeline.exchange import Stale
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -59,6 +61,11 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self._stale: Final = Counter(
+            "gateway_cache_stale_served_total", "Pages served past their time, by why.", ("reason",), registry=registry
+        )
+        for reason in Stale:
+            self._stale.labels(reason.value)
         self._aborted: Final = Counter(
             "gateway_aborted_total", "Exchanges whose answer was not delivered in full.", registry=registry
         )
@@ -91,6 +98,8 @@ class Metrics:
             self._upstream_seconds.labels(route).observe(exchange.upstream_seconds)
         if exchange.denied is not None:
             self._denials.labels(exchange.denied.value).inc()
+        if exchange.stale is not None:
+            self._stale.labels(exchange.stale.value).inc()
         if not complete:
             self._aborted.inc()
 

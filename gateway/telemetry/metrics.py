@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from gateway.core.freshness import State
+from gateway.pipeline.exchange import Verdict
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -59,6 +62,12 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self._stale: Final = Counter(
+            "gateway_cache_stale_served_total",
+            "Stale answers from the cache, by why they were allowed.",
+            ("reason",),
+            registry=registry,
+        )
         self._aborted: Final = Counter(
             "gateway_aborted_total", "Exchanges whose answer was not delivered in full.", registry=registry
         )
@@ -89,6 +98,8 @@ class Metrics:
         self._seconds.labels(route, cache).observe(seconds)
         if exchange.upstream_seconds:
             self._upstream_seconds.labels(route).observe(exchange.upstream_seconds)
+        if exchange.verdict is Verdict.STALE:
+            self._stale.labels(_stale_reason(exchange)).inc()
         if exchange.denied is not None:
             self._denials.labels(exchange.denied.value).inc()
         if not complete:
@@ -110,6 +121,15 @@ class Metrics:
             label: the label's name when there are several values.
         """
         self.registry.register(_Read(name, help_text, read, label))
+
+
+def _stale_reason(exchange: Exchange) -> str:
+    """Why a stale answer was allowed: one of a closed set (docs/metrics.md)."""
+    if not (exchange.detail or "").startswith("stale-if-error"):
+        found = exchange.origin
+        accepted = found is not None and found.reuse.state is State.STALE_ACCEPTED
+        return "max-stale" if accepted else "while-revalidate"
+    return (exchange.detail or "").partition(": ")[2] or "error-status"
 
 
 class _Read:

@@ -1,4 +1,4 @@
-"""The small parts of mode `origin`: what is stored as one, what is remembered, what is bypassed, how hits are written."""
+"""The small parts of mode `origin`: what is kept together, remembered and bypassed, and how hits are written."""
 
 from __future__ import annotations
 

@@ -187,7 +187,12 @@ class Asker:
         if answered.status in ERROR_STATUSES and self._stored.standing_in(exchange, answered.arrived_at) is not None:
             return "stale-if-error"
         lengths = answered.fields.get_all("content-length")
-        if len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0][:18]) > self._stored.limit:
+        if (
+            len(lengths) == 1
+            and lengths[0].isascii()
+            and lengths[0].isdigit()
+            and int(lengths[0][:18]) > self._stored.limit
+        ):
             return "too-large"
         stored = self._stored.judge(exchange, answered)
         return stored.value if isinstance(stored, NoStoreReason) else stored

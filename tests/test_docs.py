@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.core.caching import NoStoreReason
 from gateway.core.errors import Reason
 from gateway.pipeline import decide
 from gateway.pipeline.exchange import Bypass
@@ -38,6 +39,12 @@ def test_request_path_names_reasons_that_exist() -> None:
     named = set(re.findall(r"[45]\d\d `([a-z-]+)`", text))
     assert named <= {reason.value for reason in Reason}
     assert {"no-token", "invalid-token", "insufficient-scope"} <= named
+
+
+def test_caching_names_every_reason_against_storing() -> None:
+    table = (DOCS / "caching.md").read_text(encoding="utf-8").partition("### Not stored")[2].partition("## Many")[0]
+    documented = set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE))
+    assert documented == {reason.value for reason in NoStoreReason} | {"too-large", "stale-if-error"}
 
 
 async def test_every_metric_is_in_the_catalogue_and_the_other_way_round(

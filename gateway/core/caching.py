@@ -168,7 +168,7 @@ def _pointless(
     if vary_names(response.get_all("vary")) == VARY_ANY:
         return NoStoreReason.VARY_ANY
     granted = fresh.source in _EXPLICIT and now < fresh.fresh_until and not fresh.validate_always
-    if "set-cookie" in response and not granted:
+    if "set-cookie" in storable_fields(response, directives) and not granted:
         return NoStoreReason.SET_COOKIE
     if "etag" in response or "last-modified" in response:
         return None

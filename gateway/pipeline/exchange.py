@@ -62,6 +62,7 @@ class Stale(Enum):
     """Why a page past its time was served; the closed `reason` label of `gateway_cache_stale_served_total`."""
 
     REVALIDATING = "revalidating"  # it is being fetched anew (RFC 5861 §3)
+    ACCEPTED = "accepted"  # the client said max-stale (RFC 9111 §5.2.1.2)
     UNREACHABLE = "unreachable"  # the controller failed in the way `UpstreamError.kind` says (RFC 5861 §4)
     TIMEOUT = "timeout"
     BROKEN = "broken"
@@ -143,6 +144,16 @@ class Exchange:
         self.denied: Reason | None = None
         self.status = 0
         self.upstream_seconds = 0.0
+
+    def stand_in(self, reason: Stale, status: int | None) -> None:
+        """Note that a stored page is served in place of a failure (RFC 5861 §4).
+
+        Args:
+            reason: how the controller failed.
+            status: what it answered, None when it did not.
+        """
+        self.verdict, self.stale, self.fwd_status = Verdict.STALE, reason, status
+        self.detail = "stale-if-error" if reason is Stale.STATUS else f"stale-if-error: {reason.value}"
 
     @property
     def row(self) -> Route:

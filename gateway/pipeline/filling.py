@@ -62,7 +62,7 @@ class Filling:
     """
 
     __slots__ = (
-        *("_budget", "_changed", "_dropped", "_fault", "_limit", "_patience", "_pieces", "_readers"),
+        *("_budget", "_changed", "_dropped", "_fault", "_held", "_limit", "_patience", "_pieces", "_readers"),
         *("abandoned", "complete", "ended", "keeping", "size"),
     )
 
@@ -71,6 +71,7 @@ class Filling:
         self._budget: Final = budget
         self._patience: Final = patience
         self._pieces: list[bytes] = []
+        self._held = 0  # bytes of them, as counted in the budget
         self._dropped = 0  # pieces at the beginning that every reader has had
         self._readers: set[Reader] = set()
         self._changed = asyncio.Event()
@@ -95,6 +96,7 @@ class Filling:
                 continue
             self._pieces.append(piece)
             self.size += len(piece)
+            self._held += len(piece)
             within = self._budget.take(len(piece))
             if self.keeping and (self.size > self._limit or not within):
                 self.keeping = False
@@ -123,10 +125,12 @@ class Filling:
         """A new reader, at the beginning.
 
         Raises:
-            LookupError: the beginning is not held any more.
+            LookupError: the beginning is not held any more, or it has broken off.
         """
-        if self._dropped:
+        if self._dropped or (self.ended and self.complete is None):
             raise LookupError("the beginning is gone")
+        if self.complete is not None and not self._readers:
+            self._pieces = [self.complete]
         reader = Reader(self)
         self._readers.add(reader)
         return reader
@@ -142,7 +146,7 @@ class Filling:
             if not self._readers:
                 raise UpstreamError("broken", "too large to be kept, and nobody reads it any more")
             self._trim()
-            if sum(map(len, self._pieces)) <= _WINDOW:
+            if self._held <= _WINDOW:
                 return
             progress = self._changed
             try:
@@ -159,14 +163,17 @@ class Filling:
         gone = self._pieces[: slowest - self._dropped]
         del self._pieces[: len(gone)]
         self._dropped += len(gone)
-        self._budget.held -= sum(map(len, gone))
+        size = sum(map(len, gone))
+        self._held -= size
+        self._budget.held -= size
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _let_go(self) -> None:
-        self._budget.held -= sum(map(len, self._pieces))
+        self._budget.held -= self._held
+        self._held = 0
         self._pieces = []
 
     async def _next(self, reader: Reader) -> bytes:

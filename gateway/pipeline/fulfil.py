@@ -236,10 +236,7 @@ class Pipeline:
         entry, now = self.policy.store.get(exchange.key), self._clock()
         if not isinstance(entry, Entry) or entry.key != exchange.key or now >= entry.error_until:
             return None
-        exchange.verdict = Verdict.STALE
-        exchange.stale = reason
-        exchange.fwd_status = status
-        exchange.detail = "stale-if-error" if reason is Stale.STATUS else f"stale-if-error: {reason.value}"
+        exchange.stand_in(reason, status)
         return from_entry(exchange, entry, self.policy.cache_name, now)
 
     def _refresh_behind(self, exchange: Exchange) -> None:

@@ -20,7 +20,7 @@ from gateway.core.freshness import State
 from gateway.core.keys import CacheKey
 from gateway.core.reuse import Action, Forwarded, Reuse, may_reuse
 from gateway.core.validation import validation_request
-from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
+from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.resource import Resource
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def lookup(exchange: Exchange, store: PageStore, now: float, *, chance: float) -
         case Action.SERVE | Action.SERVE_AND_REFRESH:
             exchange.verdict = Verdict.STALE
             exchange.refresh = reuse.action is Action.SERVE_AND_REFRESH
+            exchange.stale = Stale.REVALIDATING if exchange.refresh else Stale.ACCEPTED
         case Action.VALIDATE if reuse.forwarded is Forwarded.REQUEST:
             exchange.verdict = Verdict.REVALIDATED
         case Action.VALIDATE | Action.FETCH:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.caching import NoStoreReason
@@ -175,7 +176,8 @@ class Asker:
         self._under_way.setdefault((exchange.key, answered.generation), []).append(shared)
         lead.read(shared)
         task = self.spawn(self._fill(exchange, shared, answered, response=response, content=content))
-        shared.filling.abandoned = task.cancel
+        # Not at once: a task cancelled before its first step would never run what it has to clean up.
+        shared.filling.abandoned = partial(asyncio.get_running_loop().call_soon, task.cancel)
         return shared
 
     def _storable(self, exchange: Exchange, answered: Answered) -> StoredResponse | str:
@@ -185,7 +187,12 @@ class Asker:
         if answered.status in ERROR_STATUSES and self._stored.standing_in(exchange, answered.arrived_at) is not None:
             return "stale-if-error"
         lengths = answered.fields.get_all("content-length")
-        if len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0][:18]) > self._stored.limit:
+        if (
+            len(lengths) == 1
+            and lengths[0].isascii()
+            and lengths[0].isdigit()
+            and int(lengths[0][:18]) > self._stored.limit
+        ):
             return "too-large"
         stored = self._stored.judge(exchange, answered)
         return stored.value if isinstance(stored, NoStoreReason) else stored

@@ -20,7 +20,7 @@ from gateway.core.unsafe_methods import SAFE_METHODS
 from gateway.core.variants import selecting, selects
 from gateway.pipeline import origin
 from gateway.pipeline.collapse import Collapse
-from gateway.pipeline.exchange import Exchange, Reply, Verdict
+from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.origin_ask import Asker
 from gateway.pipeline.origin_store import OriginStore
 from gateway.pipeline.outcomes import AbandonedError, Alone, Confirmed, Lead, Shared
@@ -120,7 +120,7 @@ class OriginFetch:
                 return await self._ask_alone(exchange)
             return await self._get(exchange, exchange.key)
         except UpstreamError as error:
-            stale = self._stale(exchange, f"stale-if-error: {error.kind}")
+            stale = self._stale(exchange, Stale(error.kind))
             if stale is None:
                 raise
             return stale
@@ -277,14 +277,14 @@ class OriginFetch:
         return Reply(answer.status, fields, await Relayed.begin(response, content), answer.phrase)
 
     def _stale_for(self, exchange: Exchange, answer: Alone) -> Reply | None:
-        return self._stale(exchange, "stale-if-error", answer.status) if answer.status in ERROR_STATUSES else None
+        return self._stale(exchange, Stale.STATUS, answer.status) if answer.status in ERROR_STATUSES else None
 
-    def _stale(self, exchange: Exchange, detail: str, status: int | None = None) -> Reply | None:
+    def _stale(self, exchange: Exchange, reason: Stale, status: int | None = None) -> Reply | None:
         """What is stored in place of a failure (RFC 5861 §4, RFC 9111 §4.2.4)."""
         variant = self._stored.standing_in(exchange, self._clock())
         if variant is None:
             return None
-        exchange.verdict, exchange.fwd_status, exchange.detail = Verdict.STALE, status, detail
+        exchange.stand_in(reason, status)
         return origin.serve(exchange, variant, self._cache_name, self._clock())
 
     # -- refresh behind

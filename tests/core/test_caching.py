@@ -16,7 +16,7 @@ AUTHORIZED = {"Authorization": "bearer x"}
 R = NoStoreReason
 
 
-def judge(response, *, method="GET", request=(), status=200, complete=True):
+def judge(response, *, method="GET", request=(), status=200, complete=True, isolated=False):
     fields = Fields(dict(response).items())
     directives = targeted(fields)
     fresh = freshness(status, fields, directives, request_time=T, response_time=T)
@@ -29,6 +29,7 @@ def judge(response, *, method="GET", request=(), status=200, complete=True):
         fresh=fresh,
         now=T,
         complete=complete,
+        isolated=isolated,
     )
     assert verdict.store is (verdict.reason is None)
     return verdict.reason
@@ -67,6 +68,10 @@ def cc(text, **more):
         pytest.param(cc("max-age=60", Vary="a b"), R.VARY_ANY, id="4.1-vary-on-nonsense"),
         pytest.param(cc("max-age=60", Vary="a, b"), None, id="4.1-vary"),
         pytest.param(cc("max-age=60", Set_Cookie="a=b"), None, id="7.3-set-cookie-does-not-hinder"),
+        pytest.param({"Set-Cookie": "a=b", "Last-Modified": YESTERDAY}, R.SET_COOKIE, id="7.3-set-cookie-heuristic"),
+        pytest.param(cc("no-cache", Set_Cookie="a=b", ETag='"x"'), R.SET_COOKIE, id="7.3-set-cookie-no-cache"),
+        pytest.param(cc("max-age=0", Set_Cookie="a=b", ETag='"x"'), R.SET_COOKIE, id="7.3-set-cookie-stale"),
+        pytest.param(cc('no-cache="set-cookie"', Set_Cookie="a=b", ETag='"x"'), None, id="7.3-set-cookie-left-out"),
         pytest.param(cc("max-age=60", CDN_Cache_Control="no-store"), R.NO_STORE, id="9213-2.2-no-store"),
         pytest.param(cc("no-store", CDN_Cache_Control="max-age=60"), None, id="9213-2.2-outranks-no-store"),
         pytest.param(cc("max-age=60", CDN_Cache_Control="private"), R.PRIVATE, id="9213-2.2-private"),
@@ -98,6 +103,11 @@ def test_what_the_response_says(response, expected):
 )
 def test_what_the_request_says(request_fields, response, expected):
     assert judge(response, request=request_fields) is expected
+
+
+def test_a_key_that_keeps_principals_apart_needs_no_permission_to_store_3_5():
+    assert judge(cc("max-age=60"), request=AUTHORIZED, isolated=True) is None
+    assert judge(cc("max-age=60, private"), request=AUTHORIZED, isolated=True) is R.PRIVATE
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ class Stub:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             self.closed.set()
+        finally:
+            writer.close()
 
     async def hang_up(self) -> None:
         """End every connection, and see to it that its socket is closed."""
@@ -157,9 +159,16 @@ async def listening(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
+        await closed(writers)
+
+
+async def closed(writers: list[asyncio.StreamWriter]) -> None:
+    """Close connections, also those whose other side does not read any more."""
+    for writer in writers:
+        writer.close()
+        if writer.transport.get_write_buffer_size():
             writer.transport.abort()
-        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 @pytest.fixture
@@ -329,9 +338,7 @@ async def connect() -> AsyncIterator[Connect]:
         return Wire(reader, writer)
 
     yield open_
-    for writer in writers:
-        writer.transport.abort()
-    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+    await closed(writers)
 
 
 Serving = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -10,6 +10,7 @@ from gateway.core.errors import Denial, Reason
 from gateway.core.model import Fields, RequestHead, Target
 from gateway.pipeline.ports import ContentError, UpstreamError
 from gateway.upstream.client import Client, Timeouts
+from tests.conftest import listening
 
 
 @pytest.fixture
@@ -190,29 +191,21 @@ async def test_an_upload_streams_and_its_slow_client_is_not_the_controllers_faul
 
 
 async def test_an_upstream_that_never_reads_an_upload_times_out(make_client) -> None:
-    over = asyncio.Event()
-
     async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()
-        await over.wait()
-        writer.close()
-
-    server = await asyncio.start_server(never_read, "127.0.0.1", 0, limit=1024)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await asyncio.Event().wait()
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield bytes(1 << 16)
 
-    client = await make_client(url, connect=0.3, head=0.3)
-    started = time.monotonic()
-    with pytest.raises(UpstreamError) as caught:
-        await client.send(get("/upload", method="POST"), endless())
-    assert caught.value.kind == "timeout"
-    assert time.monotonic() - started < 5
-    over.set()
-    server.close()
-    await server.wait_closed()
+    async with listening(never_read) as url:
+        client = await make_client(url, connect=0.3, head=0.3)
+        started = time.monotonic()
+        with pytest.raises(UpstreamError) as caught:
+            await client.send(get("/upload", method="POST"), endless())
+        assert caught.value.kind == "timeout"
+        assert time.monotonic() - started < 5
 
 
 async def test_a_lost_put_is_not_resent_with_half_its_body(stub, make_client) -> None:

@@ -207,12 +207,11 @@ class Admission:
         if decision.retry_after:
             rule.refused += 1
             exchange.limited += (rule.policy.name,)
-            if rule.enforced:
-                raise Denial(
-                    Reason.IP_RATE_LIMITED,
-                    f"policy {rule.policy.name}: retry after {max(1, whole(decision.retry_after))} s",
-                    fields(rule.wording, decision, ((rule.wording, decision),), now),
-                )
+            raise Denial(
+                Reason.IP_RATE_LIMITED,
+                f"policy {rule.policy.name}: retry after {max(1, whole(decision.retry_after))} s",
+                fields(rule.wording, decision, ((rule.wording, decision),), now),
+            )
 
     def failed(self, exchange: Exchange, now: float) -> None:
         """Note that the token of a request does not count."""
@@ -221,7 +220,7 @@ class Admission:
             rule.allowed += 1
             self._counters.take(((rule.number, (self.address(exchange.head),), 1.0),), now)
 
-    def decisions(self) -> Mapping[tuple[str, str, str], int]:
+    def decisions(self) -> Mapping[tuple[str, ...], int]:
         """Decisions so far, by (policy, decision, mode)."""
         rules = [*self._rules, *([] if self._failures is None else [self._failures])]
         return {

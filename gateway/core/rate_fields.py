@@ -16,8 +16,6 @@ from gateway.core.structured import Item
 from gateway.core.structured_writer import serialize_bare_item, serialize_member
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.core.model import Pair
     from gateway.core.rate_policy import RatePolicy
     from gateway.core.ratelimit import Decision
@@ -46,32 +44,32 @@ class Wording:
 
     def state(self, decision: Decision) -> str:
         """The policy's member of the RateLimit field."""
-        return f"{self._name};r={max(0, int(decision.remaining))};t={whole(decision.reset_after)}"
+        left = int(decision.remaining)
+        return f"{self._name};r={max(0, left)};t={ceil(decision.reset_after - _ROUNDING)}"
 
 
 def whole(seconds: float) -> int:
-    """Whole seconds after which it is surely so."""
-    return max(0, ceil(seconds - _ROUNDING))
+    """Whole seconds to wait, at least one (RFC 9110 §10.2.3)."""
+    return max(1, ceil(seconds - _ROUNDING))
 
 
-def fields(
-    told: Wording, decision: Decision, every: Sequence[tuple[Wording, Decision]], now: float
-) -> tuple[Pair, ...]:
+def fields(told: Wording, decision: Decision, states: str, policies: str, now: float) -> tuple[Pair, ...]:
     """The fields of one answer.
 
     Args:
         told: the policy of the X-RateLimit-* fields, which know only one: the one that decided.
-        decision: what it decided; when it refused there is a Retry-After of at least one second.
-        every: all enforced policies that counted the request, `told` among them.
+        decision: what it decided; when it refused there is a Retry-After.
+        states: value of RateLimit: `Wording.state` of all enforced policies that counted the request.
+        policies: value of RateLimit-Policy: their `Wording.policy`.
         now: epoch seconds.
     """
-    left = int(decision.remaining) - told.reserve
-    single = len(every) == 1
+    remaining, reset_after, retry_after, _ = decision
+    left = int(remaining) - told.reserve
     pairs = (
         ("X-RateLimit-Limit", told.limit),
-        ("X-RateLimit-Reset", str(ceil(now + decision.reset_after - _ROUNDING))),
-        ("X-RateLimit-Remaining", str(left if left > 0 else 0)),  # noqa: FURB136 - on every answer; the builtin is slower
-        ("RateLimit", told.state(decision) if single else ", ".join(one.state(its) for one, its in every)),
-        ("RateLimit-Policy", told.policy if single else ", ".join(one.policy for one, _ in every)),
+        ("X-RateLimit-Reset", str(ceil(now + reset_after - _ROUNDING))),
+        ("X-RateLimit-Remaining", str(left) if left > 0 else "0"),
+        ("RateLimit", states),
+        ("RateLimit-Policy", policies),
     )
-    return pairs if decision.retry_after == 0 else (*pairs, ("Retry-After", str(max(1, whole(decision.retry_after)))))
+    return (*pairs, ("Retry-After", str(whole(retry_after)))) if retry_after else pairs

@@ -38,8 +38,13 @@ _REMEMBERED: Final = 4096  # clients whose address was worked out
 _LONGEST: Final = 256  # of the forwarding fields remembered with them
 
 
-class _Rule:
-    """A policy made ready: its number among the counters, its wording, and how often it decided what."""
+class Rule:
+    """A policy made ready: its number among the counters, its wording, and how often it decided what.
+
+    Args:
+        number: its place among the policies.
+        policy: the policy.
+    """
 
     __slots__ = ("allowed", "enforced", "exempt", "number", "policy", "refused", "who", "wording")
 
@@ -73,14 +78,14 @@ class Admission:
         failures: RatePolicy | None = None,
     ) -> None:
         self._counters: Final = counters
-        self._rules: Final = [_Rule(number, policy) for number, policy in enumerate(policies)]
-        self._failures: Final = None if failures is None else _Rule(len(self._rules), failures)
+        self._rules: Final = [Rule(number, policy) for number, policy in enumerate(policies)]
+        self._failures: Final = None if failures is None else Rule(len(self._rules), failures)
         classes = {name for policy in policies for name in policy.classes} - {EXEMPT}
-        self._with_token: Final[dict[str, tuple[_Rule, ...]]] = {
+        self._with_token: Final[dict[str, tuple[Rule, ...]]] = {
             name: tuple(rule for rule in self._rules if name in rule.policy.classes and rule.who is not Who.ANONYMOUS)
             for name in classes
         }
-        self._without: Final[dict[str, tuple[_Rule, ...]]] = {
+        self._without: Final[dict[str, tuple[Rule, ...]]] = {
             name: tuple(rule for rule in self._rules if name in rule.policy.classes and rule.who not in _BY_TOKEN)
             for name in classes
         }
@@ -109,7 +114,7 @@ class Admission:
         Raises:
             Denial: RATE_LIMITED or IP_RATE_LIMITED; nothing was taken.
         """
-        self._take(exchange, self.charges(exchange), now)
+        self._take(exchange, *self.charges(exchange), now)
 
     def refused(self, exchange: Exchange, denial: Denial, now: float) -> Denial:
         """Count a request that was refused before it came to `admit`.
@@ -123,13 +128,13 @@ class Admission:
         if denial.reason is Reason.IP_RATE_LIMITED:
             return denial
         try:
-            self._take(exchange, self.charges(exchange, denied=True), now)
+            self._take(exchange, *self.charges(exchange, denied=True), now)
         except Denial as limited:
             return denial if denial.reason is Reason.INVALID_TOKEN else limited
         return denial
 
-    def charges(self, exchange: Exchange, *, denied: bool = False) -> list[tuple[_Rule, Charge]]:
-        """The policies that count this request, with whose bucket and how much.
+    def charges(self, exchange: Exchange, *, denied: bool = False) -> tuple[list[Rule], list[Charge]]:
+        """The policies that count this request, and for each of them whose bucket and how much.
 
         Args:
             exchange: routed, and looked up unless `denied`.
@@ -137,20 +142,19 @@ class Admission:
         """
         row = exchange.route
         name = _NO_ROUTE if row is None else row.rate
+        counting: list[Rule] = []
+        charges: list[Charge] = []
         if name == EXEMPT:
             if exchange.head.target.query is None:
-                return []
+                return counting, charges
             name = "public"  # the controller's exemption is for the bare path alone (recordings: user-13)
         principal = exchange.principal
-        rules = (self._without if principal is None else self._with_token).get(name, ())
-        found: list[tuple[_Rule, Charge]] = []
-        for rule in rules:
+        for rule in (self._without if principal is None else self._with_token).get(name, ()):
             if principal is not None and rule.exempt and not rule.exempt.isdisjoint(principal.scopes):
                 continue
-            found.append(
-                (rule, (rule.number, self._key(rule.who, exchange, principal), _units(rule, exchange, denied)))
-            )
-        return found
+            counting.append(rule)
+            charges.append((rule.number, self._key(rule.who, exchange, principal), _units(rule, exchange, denied)))
+        return counting, charges
 
     def _key(self, who: Who, exchange: Exchange, principal: Principal | None) -> Key:
         if who is Who.PRINCIPAL and principal is not None:
@@ -166,30 +170,37 @@ class Admission:
             return self._network.__wrapped__(head.peer, forwarded)
         return self._network(head.peer, forwarded)
 
-    def _take(self, exchange: Exchange, found: list[tuple[_Rule, Charge]], now: float) -> None:
-        if not found:
+    def _take(self, exchange: Exchange, counting: list[Rule], charges: list[Charge], now: float) -> None:
+        if not counting:
             return
-        decisions = self._counters.take([charge for _, charge in found], now)
+        decisions = self._counters.take(charges, now)
         strictest, its = None, decisions[0]
-        enforced: list[tuple[Wording, Decision]] = []
-        for (rule, _), decision in zip(found, decisions, strict=True):
-            if decision.retry_after:
+        states = policies = ""
+        for place, rule in enumerate(counting):
+            decision = decisions[place]
+            if decision[2]:  # retry_after, by its place because this is the hot path
                 rule.refused += 1
                 exchange.limited += (rule.policy.name,)
             else:
                 rule.allowed += 1
-            if rule.enforced:
-                enforced.append((rule.wording, decision))
-                if strictest is None or _stricter(rule, decision, strictest, its):
+            if not rule.enforced:
+                continue
+            wording = rule.wording
+            if strictest is None:
+                strictest, its = rule, decision
+                states, policies = wording.state(decision), wording.policy
+            else:
+                if _stricter(rule, decision, strictest, its):
                     strictest, its = rule, decision
+                states, policies = f"{states}, {wording.state(decision)}", f"{policies}, {wording.policy}"
         if strictest is None:
             return
-        exchange.rate_fields = fields(strictest.wording, its, enforced, now)
-        if its.retry_after:
+        exchange.rate_fields = fields(strictest.wording, its, states, policies, now)
+        if its[2]:
             anonymous = exchange.principal is None and strictest.who in _BY_ADDRESS
             raise Denial(
                 Reason.IP_RATE_LIMITED if anonymous else Reason.RATE_LIMITED,
-                f"policy {strictest.policy.name}: retry after {max(1, whole(its.retry_after))} s",
+                f"policy {strictest.policy.name}: retry after {whole(its[2])} s",
             )
 
     # -- failed authentications
@@ -209,8 +220,8 @@ class Admission:
             exchange.limited += (rule.policy.name,)
             raise Denial(
                 Reason.IP_RATE_LIMITED,
-                f"policy {rule.policy.name}: retry after {max(1, whole(decision.retry_after))} s",
-                fields(rule.wording, decision, ((rule.wording, decision),), now),
+                f"policy {rule.policy.name}: retry after {whole(decision.retry_after)} s",
+                fields(rule.wording, decision, rule.wording.state(decision), rule.wording.policy, now),
             )
 
     def failed(self, exchange: Exchange, now: float) -> None:
@@ -233,7 +244,7 @@ class Admission:
 _NOWHERE: Final = Target("/")
 
 
-def _units(rule: _Rule, exchange: Exchange, denied: bool) -> float:  # noqa: FBT001 - private, and on the hit path
+def _units(rule: Rule, exchange: Exchange, denied: bool) -> float:  # noqa: FBT001 - private, and on the hit path
     cost = rule.policy.cost
     if denied or exchange.verdict in _SERVED:
         return cost.hit
@@ -244,7 +255,7 @@ def _units(rule: _Rule, exchange: Exchange, denied: bool) -> float:  # noqa: FBT
     return cost.miss + cost.per_row * rows_asked(exchange.head.target.query)
 
 
-def _stricter(rule: _Rule, decision: Decision, other: _Rule, its: Decision) -> bool:
+def _stricter(rule: Rule, decision: Decision, other: Rule, its: Decision) -> bool:
     """Whether this policy says more than the other: it makes wait longer, or has less of its quota left."""
     if decision.retry_after or its.retry_after:
         return decision.retry_after > its.retry_after

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from gateway.core import bearer
 from gateway.core.errors import Denial, Reason
 from gateway.core.forwarding import client_address
 from gateway.core.model import Fields, RequestHead, Target
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Rate classes of rows whose answer has nothing to do with a token: one is never a reason to refuse them.
 FREE: Final = frozenset({EXEMPT, "public"})
 
+_NO_FAULT: Final = (None, Reason.NO_TOKEN.value)
 _NO_ROUTE: Final = "default"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
@@ -112,7 +114,8 @@ class Admission:
         """Take what a looked-up request costs.
 
         Raises:
-            Denial: RATE_LIMITED or IP_RATE_LIMITED; nothing was taken.
+            Denial: RATE_LIMITED or IP_RATE_LIMITED; INVALID_TOKEN when it carries one, even where none is needed
+                (recordings: bad-token-05). Nothing was taken.
         """
         self._take(exchange, *self.charges(exchange), now)
 
@@ -120,7 +123,7 @@ class Admission:
         """Count a request that was refused before it came to `admit`.
 
         As the controller does (recordings: invalid-then-count, anonymous-04, bad-token-04): over the limit the answer
-        is 429, but a bad token's is still 401, so that command lines refresh it.
+        is 429, but a bad token's is still 401.
 
         Returns:
             What to answer.
@@ -197,6 +200,8 @@ class Admission:
             return
         exchange.rate_fields = fields(strictest.wording, its, states, policies, now)
         if its[2]:
+            if exchange.principal is None and exchange.token_fault not in _NO_FAULT:
+                raise bearer.invalid_token(exchange.token_fault or "")  # so that command lines refresh it
             anonymous = exchange.principal is None and strictest.who in _BY_ADDRESS
             raise Denial(
                 Reason.IP_RATE_LIMITED if anonymous else Reason.RATE_LIMITED,

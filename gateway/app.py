@@ -25,6 +25,7 @@ from gateway.edge.server import Server
 from gateway.identity.assemble import Identity
 from gateway.limits.memory import MemoryCounters
 from gateway.pipeline.admission import Admission
+from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
 from gateway.pipeline.fulfil import Pipeline
 from gateway.pipeline.outgoing import Outgoing
@@ -108,6 +109,7 @@ class Gateway:
         self.probe: Final = Probe(self.client, host=host, path="/healthz")
         self.routes: Final = route_table(settings)
         self.limits: Final = rate_limits(settings)
+        self.budget: Final = Budget(self.client, clock)
         self.pipeline: Final = Pipeline(
             policy=Policy(
                 self.routes,
@@ -116,8 +118,9 @@ class Gateway:
                 settings.via,
                 random.random,
                 admission=None if self.limits is None else self.limits[0],
+                budget=self.budget,
             ),
-            upstream=self.client,
+            upstream=self.budget,
             links=self.origins,
             outgoing=Outgoing(
                 via=settings.via,
@@ -266,6 +269,16 @@ class Gateway:
         observe("gateway_job_watches_total", "Jobs watched no more, by how that ended.", lambda: jobs.ends, "result")
         self.identity.observe(observe)
         limits = self.limits
+        observe(
+            "gateway_upstream_budget_ratio",
+            "The least share of the controller's own rate limit that any principal has left.",
+            self.budget.least,
+        )
+        observe(
+            "gateway_upstream_budget_spared_total",
+            "Requests answered from a stale page to spare it.",
+            lambda: self.budget.spared,
+        )
         observe(
             "gateway_ratelimit_decisions_total",
             "What rate policies decided; in mode shadow what they would have.",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.core.fields import Directives
     from gateway.core.model import RequestHead, VisibilityDomain
+    from gateway.pipeline.budget import Budget
 
 
 def _never() -> float:
@@ -48,6 +49,7 @@ class Policy:
         cache_name: the gateway's name in Cache-Status (RFC 9211 §2).
         chance: a number between 0 and 1 for each hit, by which one of many refreshes a page early; 1 is never.
         admission: rate limits, None for none.
+        budget: what the controller's own limits leave, None when nobody looks.
     """
 
     routes: RouteTable
@@ -56,6 +58,7 @@ class Policy:
     cache_name: str = "gateway"
     chance: Callable[[], float] = _never
     admission: Admission | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,8 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
         exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None
         exchange.refresh = exchange.verdict is Verdict.STALE or _due_early(exchange, policy, now)
+        if policy.budget is not None:
+            policy.budget.spare(exchange, now)
     if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:
         raise Denial(Reason.ONLY_IF_CACHED)
 

@@ -161,7 +161,9 @@ async def test_shadow_lets_everything_pass_and_counts(
     async with http.get(f"{gateway.admin_url}/metrics") as answer:
         text = await answer.text()
     counted = dict(
-        re.findall(r'^gateway_ratelimit_decisions_total\{decision="(\w+)",.*policy="trial"\} (\S+)$', text, re.MULTILINE)
+        re.findall(
+            r'^gateway_ratelimit_decisions_total\{decision="(\w+)",.*policy="trial"\} (\S+)$', text, re.MULTILINE
+        )
     )
     assert counted == {"allowed": "2.0", "limited": "3.0"}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.dates import http_date
 from gateway.core.model import Fields
-from gateway.pipeline.exchange import Verdict
+from gateway.pipeline.exchange import Stale, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -130,18 +130,19 @@ class Budget:
     def spare(self, exchange: Exchange, now: float) -> None:
         """Ask the controller less for a principal who has little left there.
 
-        A page that may be shown stale while it is refreshed is not refreshed; one that may stand in for a failing
+        A page that would be refreshed behind its answer is not; one that may stand in for a failing
         controller stands in for an exhausted one. What the client wants fresh is asked for.
         """
         principal, entry = exchange.principal, exchange.entry
         if principal is None or entry is None or not self.low(principal.id, now):
             return
-        if exchange.verdict is Verdict.STALE:
+        if exchange.refresh:
             exchange.refresh = False
         elif exchange.verdict is Verdict.MISS and now < entry.error_until:
             exchange.verdict = Verdict.STALE
         else:
             return
+        exchange.stale = Stale.BUDGET if exchange.verdict is Verdict.STALE else None
         self.spared += 1
 
     def least(self) -> float:

@@ -66,6 +66,7 @@ class Stale(Enum):
     TIMEOUT = "timeout"
     BROKEN = "broken"
     STATUS = "status"  # it answered 500, 502, 503 or 504
+    BUDGET = "budget"  # little of the controller's own rate limit is left
 
 
 @dataclass(frozen=True, slots=True)

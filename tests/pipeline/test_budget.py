@@ -13,7 +13,7 @@ from gateway.core.model import Fields, PrincipalKind, RequestHead, ResponseHead,
 from gateway.core.visibility import make_principal
 from gateway.pipeline.budget import Budget, Left, read
 from gateway.pipeline.entry import Entry
-from gateway.pipeline.exchange import Exchange, Verdict
+from gateway.pipeline.exchange import Exchange, Stale, Verdict
 
 NOW = 1_800_000_000.0
 ME = "b0000000-0000-4000-8000-000000000001"
@@ -152,7 +152,16 @@ async def test_little_left_is_spared(
     asked = exchange(verdict)
     budget.spare(asked, NOW)
     assert (asked.verdict, asked.refresh) == (after, refresh)
-    assert budget.spared == (verdict in {Verdict.STALE, Verdict.MISS})
+    spared = verdict in {Verdict.STALE, Verdict.MISS}
+    assert (budget.spared, asked.stale) == ((1, Stale.BUDGET) if spared else (0, None))
+
+
+async def test_a_refresh_before_time_is_spared_too(upstream: Upstream, budget: Budget) -> None:
+    await say(upstream, budget, 5)
+    asked = exchange(Verdict.HIT)
+    asked.refresh = True
+    budget.spare(asked, NOW)
+    assert (asked.refresh, asked.verdict, asked.stale) == (False, Verdict.HIT, None)
 
 
 async def test_with_enough_left_without_a_page_or_with_one_too_old_nothing_changes(

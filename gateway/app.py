@@ -23,6 +23,9 @@ from gateway.core.routes import RouteTable
 from gateway.edge.receive import Limits
 from gateway.edge.server import Server
 from gateway.identity.assemble import Identity
+from gateway.limits.memory import MemoryCounters
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
 from gateway.pipeline.fulfil import Pipeline
 from gateway.pipeline.outgoing import Outgoing
@@ -58,6 +61,23 @@ def identity(settings: Settings) -> Identity:
     return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
 
 
+def trusted_proxies(settings: Settings) -> TrustedProxies:
+    """The peers whose forwarding fields are believed."""
+    return TrustedProxies(str(network) for network in settings.trusted_proxies)
+
+
+def rate_limits(settings: Settings) -> tuple[Admission, MemoryCounters] | None:
+    """The rate limits of these settings and their counters; None when there are none."""
+    given = settings.rate_limits
+    policies = [policy.policy() for policy in given.policies]
+    failures = given.failures()
+    counted = policies if failures is None else [*policies, failures]
+    if not counted:
+        return None
+    counters = MemoryCounters(counted, max_buckets=given.max_buckets)
+    return Admission(policies, counters, trusted=trusted_proxies(settings), failures=failures), counters
+
+
 class Gateway:
     """One gateway process.
 
@@ -88,14 +108,24 @@ class Gateway:
         self.origins: Final = self._origins(host)
         self.probe: Final = Probe(self.client, host=host, path="/healthz")
         self.routes: Final = route_table(settings)
+        self.limits: Final = rate_limits(settings)
+        self.budget: Final = Budget(self.client, clock)
         self.pipeline: Final = Pipeline(
-            policy=Policy(self.routes, self.identity, self.store, settings.via, random.random),
-            upstream=self.client,
+            policy=Policy(
+                self.routes,
+                self.identity,
+                self.store,
+                settings.via,
+                random.random,
+                admission=None if self.limits is None else self.limits[0],
+                budget=self.budget,
+            ),
+            upstream=self.budget,
             links=self.origins,
             outgoing=Outgoing(
                 via=settings.via,
                 host=host,
-                trusted=TrustedProxies(str(network) for network in settings.trusted_proxies),
+                trusted=trusted_proxies(settings),
                 external_scheme=public.scheme,
                 external_host=public.netloc,
             ),
@@ -238,6 +268,35 @@ class Gateway:
         observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
         observe("gateway_job_watches_total", "Jobs watched no more, by how that ended.", lambda: jobs.ends, "result")
         self.identity.observe(observe)
+        limits = self.limits
+        observe(
+            "gateway_upstream_budget_ratio",
+            "The least share of the controller's own rate limit that any principal has left.",
+            self.budget.least,
+        )
+        observe(
+            "gateway_upstream_budget_spared_total",
+            "Requests answered from a stale page to spare it.",
+            lambda: self.budget.spared,
+        )
+        observe(
+            "gateway_ratelimit_decisions_total",
+            "What rate policies decided; in mode shadow what they would have.",
+            lambda: {} if limits is None else limits[0].decisions(),
+            ("policy", "decision", "mode"),
+        )
+        observe(
+            "gateway_ratelimit_buckets",
+            "Buckets kept, by policy.",
+            lambda: {} if limits is None else limits[1].buckets(),
+            "policy",
+        )
+        observe(
+            "gateway_ratelimit_evictions_total",
+            "Buckets forgotten before they were full again.",
+            lambda: {} if limits is None else limits[1].evictions(),
+            "policy",
+        )
 
 
 def _url(listener: asyncio.Server | None) -> str:

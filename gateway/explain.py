@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.app import identity, route_table
+from gateway.app import identity, rate_limits, route_table
 from gateway.core import target as targets
 from gateway.core.errors import ERRORS, Denial
 from gateway.core.model import Fields, RequestHead
+from gateway.core.rate_policy import Mode, Who
 from gateway.core.routes import CacheMode
 from gateway.pipeline.decide import FetchKeys, Policy, decide
 from gateway.pipeline.exchange import Exchange
@@ -18,6 +19,7 @@ from gateway.store.memory import MemoryStore
 if TYPE_CHECKING:
     from gateway.core.model import Principal
     from gateway.core.routes import Route
+    from gateway.pipeline.admission import Admission
     from gateway.settings import Settings
 
 
@@ -54,7 +56,10 @@ def explain(settings: Settings, method: str, target: str, token: str | None) -> 
             allowed=False, lines=(("target", target), ("decision", _refused(denial.reason.value, denial.detail)))
         )
     verifier, unchecked = identity(settings).offline()
-    policy = Policy(route_table(settings), verifier, MemoryStore(max_bytes=1 << 20, max_entry_bytes=1 << 20))
+    limits = rate_limits(settings)
+    admission = None if limits is None else limits[0]
+    store = MemoryStore(max_bytes=1 << 20, max_entry_bytes=1 << 20)
+    policy = Policy(route_table(settings), verifier, store, admission=admission)
     fields = Fields(() if token is None else (("Authorization", f"bearer {token}"),))
     exchange = Exchange(RequestHead(method, canonical, fields), request_id="", received_at=0)
     outcome = decide(exchange, policy, time.time())
@@ -63,6 +68,8 @@ def explain(settings: Settings, method: str, target: str, token: str | None) -> 
     if exchange.route is not None:
         lines += _route(exchange.route)
     lines += _identity(exchange.principal, exchange.token_fault, unchecked=unchecked and token is not None)
+    if admission is not None:
+        lines += _limits(exchange, admission)
     if exchange.denied is not None:
         lines.append(("decision", _refused(exchange.denied.value, exchange.detail or "")))
         error = ERRORS[exchange.denied]
@@ -103,6 +110,20 @@ def _identity(principal: Principal | None, fault: str | None, *, unchecked: bool
         ("token", f"{principal.kind.value} {principal.id}{doubt}"),
         ("scopes present", " ".join(sorted(principal.scopes)) or "none"),
     ]
+
+
+def _limits(exchange: Exchange, admission: Admission) -> list[tuple[str, str]]:
+    """The rate policies that count the request, and what it costs when no page answers it."""
+    counting, charges = admission.charges(exchange, denied=exchange.denied is not None)
+    found = []
+    for rule, (_, key, units) in zip(counting, charges, strict=True):
+        policy = rule.policy
+        whose = key[-1] or ("the client's address" if policy.who in (Who.IP, Who.ANONYMOUS) else "everybody")
+        held = f"{policy.bucket.limit:g} per {policy.bucket.window:g}s, {policy.bucket.quota:g} at once"
+        shadow = ", shadow" if policy.mode is Mode.SHADOW else ""
+        costs = f"{units:g} units ({policy.cost.hit:g} from the cache)"
+        found.append(("rate limit", f"{policy.name}: {costs} of {policy.who.value} {whose}; {held}{shadow}"))
+    return found or [("rate limit", "none counts it")]
 
 
 def _cache(exchange: Exchange) -> list[tuple[str, str]]:

@@ -166,6 +166,40 @@ def test_explain(
         assert re.search(line, result.output), f"{line!r} not in\n{result.output}"
 
 
+LIMITS = """
+rate_limits:
+  policies:
+    - {name: users, who: principal, limit: 100, window: 1m, cost: {miss: 2, per_row: 0.5}}
+    - {name: trial, who: anonymous, limit: 3, window: 1h, mode: shadow}
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_line", "claims", "expected"),
+    [
+        pytest.param(
+            ["GET", "/v3/processes?per_page=10"],
+            {},
+            r"rate limit +users: 7 units \(1 from the cache\) of principal uaa-id-432; 100 per 60s, 100 at once\n",
+            id="a user",
+        ),
+        pytest.param(
+            ["GET", "/v3/processes"],
+            None,
+            r"rate limit +trial: 1 units .* of anonymous the client's address; 3 per 3600s, 3 at once, shadow\n",
+            id="nobody",
+        ),
+        pytest.param(["GET", "/"], {}, "rate limit +none counts it", id="exempt"),
+    ],
+)
+def test_explain_names_the_limits_that_count(
+    tmp_path: Path, request_line: list[str], claims: dict | None, expected: str
+) -> None:
+    given = [] if claims is None else ["--token", token(**claims)]
+    result = gateway("explain", "-c", str(write(tmp_path, "http://127.0.0.1:1", LIMITS)), *given, *request_line)
+    assert re.search(expected, result.output), result.output
+
+
 def test_explain_takes_a_token_from_a_file_and_never_prints_it(settings_file: Path, tmp_path: Path) -> None:
     secret = token()
     (tmp_path / "token").write_text(secret + "\n")

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.rate_policy import EXEMPT
 from gateway.core.routes import NO_CACHE, Access, CacheMode, CacheRule, Route, RouteTable, Share
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ CACHES: Final = {
 
 # Every rate class there is, with what falls under it.
 RATE_CLASSES: Final = {
-    "public": "root, info, health and CORS preflights: no token, next to no cost",
+    EXEMPT: "what no policy counts: the paths that the controller's own limiter lets pass (controller.md §3), bare",
+    "public": "info, health and CORS preflights: no token, next to no cost",
     "read": "one resource",
     "list": "a page of a list, the controller's dearest reads",
     "write": "whatever changes something",
@@ -68,11 +70,12 @@ RATE_CLASSES: Final = {
 
 TABLE: Final = """
 # methods        template                                                   access  cache   rate    type
-GET              /                                                          public  public  public  root
-GET              /v3                                                        public  public  public  root
+GET              /                                                          public  public  exempt  root
+GET              /v3                                                        public  public  exempt  root
 GET              /v3/info                                                   public  public  public  root
-GET              /v2/info                                                   public  -       public  root
+GET              /v2/info                                                   public  -       exempt  root
 GET              /info                                                      public  -       public  root
+GET              /healthz                                                   public  -       exempt
 GET              /healthz/*                                                 public  -       public
 
 # Never through a front door. Basic auth and other servers behind the same host: passed on as they come.

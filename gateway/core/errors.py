@@ -108,6 +108,8 @@ def error_body(error: CFError, path: str) -> bytes:
         body = {"errors": [{"detail": error.detail, "title": error.title, "code": error.code}]}
         return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     v2 = {"description": error.detail, "error_code": error.title, "code": error.code}
+    if error.status == 429:  # its limiter stands before its frameworks and writes compactly (recordings: user-17)
+        return json.dumps(v2, separators=(",", ":"), ensure_ascii=False).encode()
     # Only its 404 for no route ends without a line feed (recordings: other-038, other-045).
     end = "" if error is ERRORS[Reason.UNKNOWN_ROUTE] else "\n"
     return (json.dumps(v2, indent=2, ensure_ascii=False) + end).encode()
@@ -123,6 +125,8 @@ def render(denial: Denial, path: str) -> tuple[int, Fields, bytes]:
     error = ERRORS[denial.reason]
     v3 = is_v3(path)
     content_type = "application/json; charset=utf-8" if v3 else "application/json;charset=utf-8"
+    if error.status == 429:
+        content_type = "text/plain; charset=utf-8"  # as the controller's limiter says (recordings: user-06)
     explained = f"{denial.reason.value}; {denial.detail}" if denial.detail else denial.reason.value
     fields = Fields(
         (

@@ -197,7 +197,7 @@ class Server(web.Server):
     async def _deliver(
         self, request: web.BaseRequest, exchange: Exchange, reply: Reply, upload: Upload | None
     ) -> web.StreamResponse:
-        headers = CIMultiDict(reply.fields.pairs)
+        headers = CIMultiDict((*reply.fields.pairs, *exchange.rate_fields))
         if _REQUEST_ID not in headers:
             headers[_REQUEST_ID] = exchange.request_id
         stream = None if reply.body is None or isinstance(reply.body, bytes) else reply.body

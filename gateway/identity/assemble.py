@@ -113,6 +113,7 @@ class Identity:
             memo_entries=memo_entries,
         )
         self.verify: Final = self._verifier.verify
+        self.remembered: Final = self._verifier.remembered
         self.start: Final = self.ring.start
         self.stop: Final = self.ring.stop
         self.fetch_for: Final = self.ring.fetch_for
@@ -160,6 +161,10 @@ class OfflineVerifier:
     def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
         """As `Verifier.verify`; with keys at a URL the signature stays unchecked."""
         return unverified(token, self._policy, now) if self._verifier is None else self._verifier.verify(token, now)
+
+    def remembered(self, token: str, now: float) -> Principal | None:  # noqa: ARG002 - the protocol's signature
+        """Nothing is remembered between two commands."""
+        return None
 
     async def fetch_for(self, kid: str | None) -> None:
         """There is no network."""

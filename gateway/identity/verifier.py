@@ -91,6 +91,18 @@ class Verifier:
             self._count(verdict.fault if isinstance(verdict, Rejected) else "unknown-key")
         return verdict
 
+    def remembered(self, token: str, now: float) -> Principal | None:
+        """The principal of a token that was verified before with the keys valid now and has not expired.
+
+        Args:
+            token: what followed `bearer`.
+            now: epoch seconds.
+        """
+        if self._keys() is not self._memo_keys:
+            return None
+        known = self._young.get(token) or self._old.get(token)
+        return known if known is not None and known.expires > now - self._policy.leeway else None
+
     def _recalled(self, token: str) -> Principal | None:
         known = self._old.pop(token, None)
         if known is not None:

@@ -1,4 +1,4 @@
-"""The synchronous front half: route, authenticate, authorize, key, lookup, precondition.
+"""The synchronous front half: route, authenticate, authorize, key, lookup, admit, precondition.
 
 Pure policy over an `Exchange`: an ordinary function without `await`, so that it can be called from any lane and tested
 with literal values. Each step either lets the exchange go on (None) or ends the front half with an outcome. A need is
@@ -21,6 +21,7 @@ from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable
 from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline import origin
+from gateway.pipeline.admission import FREE, Admission
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.core.fields import Directives
     from gateway.core.model import RequestHead, VisibilityDomain
+    from gateway.pipeline.budget import Budget
 
 
 def _never() -> float:
@@ -46,6 +48,8 @@ class Policy:
         store: cached pages.
         cache_name: the gateway's name in Cache-Status (RFC 9211 §2).
         chance: a number between 0 and 1 for each hit, by which one of many refreshes a page early; 1 is never.
+        admission: rate limits, None for none.
+        budget: what the controller's own limits leave, None when nobody looks.
     """
 
     routes: RouteTable
@@ -53,6 +57,8 @@ class Policy:
     store: PageStore
     cache_name: str = "gateway"
     chance: Callable[[], float] = _never
+    admission: Admission | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,9 @@ def decide(exchange: Exchange, policy: Policy, now: float) -> Outcome:
                 return outcome
             exchange.step += 1
     except Denial as denial:
+        # What is refused before it could be admitted counts too, or guessing would be free.
+        if policy.admission is not None and exchange.step < _ADMIT:
+            denial = policy.admission.refused(exchange, denial, now)
         return refuse(exchange, denial)
     return Fetch(fill=exchange.key is not None and exchange.bypass is None and exchange.head.method == "GET")
 
@@ -125,23 +134,28 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
 
     A public row does not fail on a bad token, and a lenient one leaves it to the controller.
     """
-    row = exchange.row
-    if row.access is Access.PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC):
+    row, admission = exchange.row, policy.admission
+    tokenless = row.access is Access.PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC)
+    if tokenless and not (admission is not None and admission.identifies(row)):
         return None
     try:
         token = bearer.extract(exchange.head.fields.get_all("authorization"))
         if token is None:
             raise bearer.no_token()
+        if admission is not None:
+            admission.guard(exchange, token, policy.verifier, now)
         verdict = policy.verifier.verify(token, now)
         if isinstance(verdict, KeyUnknown):
             if not exchange.keys_fetched:
                 return FetchKeys(verdict.kid)
             verdict = Rejected("unknown-key")
         if isinstance(verdict, Rejected):
+            if admission is not None:
+                admission.failed(exchange, now)
             raise bearer.invalid_token(verdict.fault, verdict.detail)
     except Denial as denial:
         exchange.token_fault = denial.detail or denial.reason.value
-        if not forgiving(row):
+        if not forgiving(row) or (denial.reason is Reason.IP_RATE_LIMITED and row.rate not in FREE):
             raise
         return None
     exchange.principal = verdict
@@ -199,6 +213,8 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
         exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None
         exchange.refresh = exchange.verdict is Verdict.STALE or _due_early(exchange, policy, now)
+        if policy.budget is not None:
+            policy.budget.spare(exchange, now)
     if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:
         raise Denial(Reason.ONLY_IF_CACHED)
 
@@ -214,6 +230,12 @@ def _due_early(exchange: Exchange, policy: Policy, now: float) -> bool:
         fetch_seconds=entry.fetch_seconds,
         chance=policy.chance(),
     )
+
+
+def admit(exchange: Exchange, policy: Policy, now: float) -> None:
+    """Take what the request costs from every rate limit that counts it, or refuse it."""
+    if policy.admission is not None:
+        policy.admission.admit(exchange, now)
 
 
 def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None:
@@ -233,7 +255,8 @@ _LIKE_A_BROWSER: Final = re.compile(r",\s*\*/\*|\*/\*\s*,")
 _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
-STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, precondition)
+STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, admit, precondition)
+_ADMIT: Final = STEPS.index(admit)
 
 
 def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float, *, fields: Fields | None = None) -> Reply:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.core.errors import Reason
     from gateway.core.keys import CacheKey
-    from gateway.core.model import Fields, Principal, RequestHead
+    from gateway.core.model import Fields, Pair, Principal, RequestHead
     from gateway.core.routes import Route
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.origin import Lookup
@@ -67,6 +67,7 @@ class Stale(Enum):
     TIMEOUT = "timeout"
     BROKEN = "broken"
     STATUS = "status"  # it answered 500, 502, 503 or 504
+    BUDGET = "budget"  # little of the controller's own rate limit is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,10 @@ class Exchange:
         "head",
         "key",
         "keys_fetched",
+        "limited",
         "origin",
         "principal",
+        "rate_fields",
         "received_at",
         "refresh",
         "request_id",
@@ -142,6 +145,8 @@ class Exchange:
         self.detail: str | None = None
         self.fwd_status: int | None = None
         self.denied: Reason | None = None
+        self.rate_fields: tuple[Pair, ...] = ()  # for the answer, whatever it will be
+        self.limited: tuple[str, ...] = ()  # the rate policies that refused, those in shadow mode included
         self.status = 0
         self.upstream_seconds = 0.0
 

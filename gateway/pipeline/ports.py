@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from gateway.core.errors import Denial
     from gateway.core.keys import CacheKey
     from gateway.core.links import Rewriter
     from gateway.core.model import Principal, RequestHead, ResponseHead
+    from gateway.core.rate_policy import Key
+    from gateway.core.ratelimit import Decision
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.resource import Resource
@@ -49,6 +51,9 @@ class KeysUnavailableError(Exception):
 class TokenVerifier(Protocol):
     """Verifies bearer tokens without waiting; fetching keys is a separate, explicit step."""
 
+    def remembered(self, token: str, now: float) -> Principal | None:
+        """The principal of a token that was verified before and still counts, at the cost of a look-up."""
+
     def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
         """Judge a token with the keys at hand. Never raises, never blocks."""
 
@@ -58,6 +63,20 @@ class TokenVerifier(Protocol):
         Raises:
             KeysUnavailableError: the key source failed; the token's validity is unknown.
         """
+
+
+# (number of the policy, whose bucket, units)
+Charge: TypeAlias = "tuple[int, Key, float]"
+
+
+class Counters(Protocol):
+    """Where the buckets of rate limits are kept. Never waits: a shared store answers from the units it has leased."""
+
+    def peek(self, charge: Charge, now: float) -> Decision:
+        """What would be decided; nothing is taken."""
+
+    def take(self, charges: Sequence[Charge], now: float) -> Sequence[Decision]:
+        """Take what all of the charges ask for, or nothing when an enforced one refuses; what each said, in order."""
 
 
 class PageStore(Protocol):

@@ -10,6 +10,7 @@ from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
 from gateway.settings.auth import Auth
 from gateway.settings.errors import Problem
+from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
 from gateway.settings.scalars import (
     KIB,
@@ -147,6 +148,8 @@ class Settings(Section):
     """Peers whose `X-Forwarded-*` and `Forwarded` fields are believed; those of all others are replaced."""
     limits: Limits = Limits()
     """What a request may measure."""
+    rate_limits: RateLimits = RateLimits()
+    """How much of the API anybody may use; by default as much as they like."""
     drain: Duration = 30.0
     """How long requests under way may go on after a signal to stop."""
     log: Log = Log()

@@ -12,7 +12,8 @@ from typing import Annotated, Final
 from gateway.core.routes import NO_CACHE, Access, CacheMode, CacheRule, RouteOverride, Share
 from gateway.core.templates import shape, template_segments
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope, Word
+from gateway.settings.rate_limits import RateClass
+from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope
 from gateway.settings.section import Section
 
 _METHODS: Final = re.compile(r"[A-Z][A-Z-]{0,29}(?:,[A-Z][A-Z-]{0,29})*")
@@ -113,8 +114,9 @@ segment, a final `*` any rest."""
     """With access `scopes`: one of these is enough; an empty list accepts any valid token."""
     cache: RouteCache | None = None
     """The whole cache rule of the row."""
-    rate: Word | None = None
-    """The rate class that its requests count for."""
+    rate: RateClass | None = None
+    """The rate class that its requests count for: `public`, `read`, `list`, `write`, `upload`, `default`, or `exempt` \
+for none (docs/rate-limits.md)."""
     rewrite: Boolean | None = None
     """Whether links in its JSON answers are made to point at `public_url`."""
 

@@ -76,6 +76,7 @@ class AccessLog:
             bypass=exchange.bypass.value if exchange.bypass is not None else None,
             denied=exchange.denied.value if exchange.denied is not None else None,
             detail=exchange.detail,
+            limited=exchange.limited or None,
             principal=principal.kind.value if principal is not None else None,
             complete=complete,
             ms=round(seconds * 1000, 1),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from gateway.pipeline.exchange import Exchange
 
+    Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _NO_ROUTE: Final = "none"
@@ -107,28 +109,27 @@ class Metrics:
         """A request could not be parsed."""
         self._malformed.inc()
 
-    def observe(
-        self, name: str, help_text: str, read: Callable[[], float | Mapping[str, float]], label: str = ""
-    ) -> None:
+    def observe(self, name: str, help_text: str, read: Callable[[], Values], label: str | tuple[str, ...] = "") -> None:
         """Expose a value that another part keeps; read when scraped.
 
         Args:
             name: metric name; one ending in `_total` is a counter, any other a gauge.
             help_text: what it says.
-            read: the value, or values by label value.
-            label: the label's name when there are several values.
+            read: the value, or values by label value, or by a tuple of them.
+            label: the label's name, or their names, when there are several values.
         """
-        self.registry.register(_Read(name, help_text, read, label))
+        labels = (label,) if isinstance(label, str) else label
+        self.registry.register(_Read(name, help_text, read, tuple(name for name in labels if name)))
 
 
 class _Read:
     """A collector over somebody else's numbers."""
 
-    def __init__(self, name: str, help_text: str, read: Callable[[], float | Mapping[str, float]], label: str) -> None:
+    def __init__(self, name: str, help_text: str, read: Callable[[], Values], labels: tuple[str, ...]) -> None:
         self._name = name
         self._help = help_text
         self._read = read
-        self._label = label
+        self._labels = labels
 
     def describe(self) -> Iterable[Metric]:
         return [self._family()]
@@ -139,12 +140,11 @@ class _Read:
         if isinstance(values, (int, float)):
             family.add_metric([], values)
         else:
-            for label, value in sorted(values.items()):
-                family.add_metric([label], value)
+            for found, value in sorted(values.items()):
+                family.add_metric([found] if isinstance(found, str) else found, value)
         return [family]
 
     def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
-        labels = [self._label] if self._label else []
         if self._name.endswith("_total"):
-            return CounterMetricFamily(self._name, self._help, labels=labels)
-        return GaugeMetricFamily(self._name, self._help, labels=labels)
+            return CounterMetricFamily(self._name, self._help, labels=self._labels)
+        return GaugeMetricFamily(self._name, self._help, labels=self._labels)

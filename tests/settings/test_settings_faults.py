@@ -364,7 +364,10 @@ def test_faults_of_auth(auth, expected):
             "{match: POST /x, cache: {mode: policy, ttl: 5s}}",
             ["cache.mode: expected off, since only GET and HEAD are cached, found policy"],
         ),
-        ("{match: GET /x, rate: Fast}", ['rate: expected a lower-case word such as default, found "Fast"']),
+        (
+            "{match: GET /x, rate: Fast}",
+            ['rate: expected a rate class: exempt, public, read, list, write, upload or default, found "Fast"'],
+        ),
         ("{match: GET /x, rewrite: yes}", ['rewrite: expected true or false, found "yes"']),
     ],
 )

@@ -186,7 +186,8 @@ def _obeys(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
     """Whether a value obeys a schema, for the keywords that the schema of the settings uses."""
     if "$ref" in schema:
         return _obeys(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], value, root)
-    kinds = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+    kinds["null"] = type(None)
     checks = {
         "type": lambda kind: isinstance(value, kinds[kind]) and (kind == "boolean" or not isinstance(value, bool)),
         "const": lambda only: value == only,

@@ -1,0 +1,75 @@
+"""The response fields that tell a client of its limits: the controller's X-RateLimit-*, and the IETF's RateLimit.
+
+`X-RateLimit-Limit`, `-Reset` (epoch seconds) and `-Remaining` are spelt and ordered as the Cloud Controller does
+(controller.md §3) and tell of one policy. `RateLimit` and `RateLimit-Policy` are those of
+draft-ietf-httpapi-ratelimit-headers-10 and tell of all. Knows policies and decisions, not who asked.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.rate_policy import Who
+from gateway.core.ratelimit import FixedWindow
+from gateway.core.structured import Item
+from gateway.core.structured_writer import serialize_bare_item, serialize_member
+
+if TYPE_CHECKING:
+    from gateway.core.model import Pair
+    from gateway.core.rate_policy import RatePolicy
+    from gateway.core.ratelimit import Decision
+
+# Sums of floats near the present miss by less than a microsecond; a whole second must not become the next one.
+_ROUNDING: Final = 1e-5
+
+
+class Wording:
+    """A policy as the fields name it, written once.
+
+    Args:
+        policy: the policy.
+    """
+
+    __slots__ = ("_name", "limit", "policy", "reserve")
+
+    def __init__(self, policy: RatePolicy) -> None:
+        bucket = policy.bucket
+        self._name: Final = serialize_bare_item(policy.name)
+        self.limit: Final = str(int(bucket.quota))
+        parameters = {"q": int(bucket.limit), "w": max(1, ceil(bucket.window))}
+        self.policy: Final = serialize_member(Item(policy.name, parameters))
+        # The controller tells an address one request less than it has (recordings: anonymous-01 to -03).
+        self.reserve: Final = int(isinstance(bucket, FixedWindow) and policy.who is Who.ANONYMOUS)
+
+    def state(self, decision: Decision) -> str:
+        """The policy's member of the RateLimit field."""
+        left = int(decision.remaining)
+        return f"{self._name};r={max(0, left)};t={ceil(decision.reset_after - _ROUNDING)}"
+
+
+def whole(seconds: float) -> int:
+    """Whole seconds to wait, at least one (RFC 9110 §10.2.3)."""
+    return max(1, ceil(seconds - _ROUNDING))
+
+
+def fields(told: Wording, decision: Decision, states: str, policies: str, now: float) -> tuple[Pair, ...]:
+    """The fields of one answer.
+
+    Args:
+        told: the policy of the X-RateLimit-* fields, which know only one: the one that decided.
+        decision: what it decided; when it refused there is a Retry-After.
+        states: value of RateLimit: `Wording.state` of all enforced policies that counted the request.
+        policies: value of RateLimit-Policy: their `Wording.policy`.
+        now: epoch seconds.
+    """
+    remaining, reset_after, retry_after, _ = decision
+    left = int(remaining) - told.reserve
+    pairs = (
+        ("X-RateLimit-Limit", told.limit),
+        ("X-RateLimit-Reset", str(ceil(now + reset_after - _ROUNDING))),
+        ("X-RateLimit-Remaining", str(left) if left > 0 else "0"),
+        ("RateLimit", states),
+        ("RateLimit-Policy", policies),
+    )
+    return (*pairs, ("Retry-After", str(whole(retry_after)))) if retry_after else pairs

@@ -38,6 +38,7 @@ _ANY_ROW: Final = "*"
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_-]+")
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_WRITE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 # Every write leaves a trace in these.
 _ALWAYS: Final = frozenset({"audit_events", "usage", OTHER})
@@ -264,10 +265,11 @@ def dropped_by(method: str, path: str) -> frozenset[str]:
     """The tags that a write drops once it has, or may have, happened; again when a job that it began ends.
 
     Args:
-        method: as sent; a safe one (RFC 9110 §9.2.1) drops nothing.
+        method: as sent; one that the controller does not write with drops nothing. It answers 500 to methods it does
+            not know (recordings: protocol-104 to -106), and nobody shall empty the cache by asking so.
         path: the canonical path.
     """
-    if method in SAFE_METHODS:
+    if method not in _WRITE_METHODS:
         return frozenset()
     found = _WRITES.match(method, path)
     return frozenset({EVERYTHING}) if found is None else found.tags(path)

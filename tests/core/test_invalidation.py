@@ -90,7 +90,7 @@ def test_writes_that_change_the_processes(write, page):
         ("POST /v3/nosuch", "/v3/processes"),
         ("POST /v2/nosuch", "/v3/domains"),
         ("POST /v3/apps.json", "/v3/apps"),
-        ("FOO /v3/processes", "/v3/processes"),
+        ("POST /v3/processes/unheard/of", "/v3/processes"),
         ("DELETE /v3/packages/g", "/v2/apps"),
         ("POST /networking/v1/external/policies", "/networking/v1/external/policies"),
         ("PUT /x", "/x"),

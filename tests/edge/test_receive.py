@@ -78,9 +78,7 @@ MALFORMED = [
     pytest.param(
         b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400, id="length-overflow"
     ),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"
-    ),
+    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"),
     pytest.param(b"GET /v3 HTTP/1.1\r\nHost : a\r\n\r\n", 400, id="RFC9112-5.1-space-before-colon"),
     pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X A: 1\r\n\r\n", 400, id="space-in-field-name"),
     pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b": 1\r\n\r\n", 400, id="empty-field-name"),
@@ -211,7 +209,9 @@ async def test_pipelined_requests_are_answered_in_order(stub, start_gateway, con
     wanted = 30  # more than the server lets wait at once
     await client.send(
         b"".join(b"GET /staging/%d HTTP/1.1\r\n" % number + HOST + b"\r\n" for number in range(wanted))
-        + b"POST /staging/last HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi"
+        + b"POST /staging/last HTTP/1.1\r\n"
+        + HOST
+        + b"Content-Length: 2\r\n\r\nhi"
     )
     for number in range(wanted):
         assert (await client.answer()).body == b"GET /staging/%d HTTP/1.1" % number

@@ -8,7 +8,7 @@ ADMIN_PORT ?= 9090
 PROCESSES ?= 60
 BIN := .venv/bin
 
-.PHONY: install demo test unit lint format bench lock clean
+.PHONY: install tools demo test unit lint format bench lock clean
 
 install: .venv/.installed
 
@@ -18,6 +18,13 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
+	touch $@
+
+# What `make bench`, `fuzz`, `sbom` and `audit` need beside it.
+tools: .venv/.tools
+
+.venv/.tools: requirements/tools.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/tools.txt
 	touch $@
 
 demo: install
@@ -42,11 +49,12 @@ format: install
 bench: install
 	$(BIN)/python bench/run.py
 
+COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	--no-emit-find-links --no-emit-trusted-host pyproject.toml
 lock:
-	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host -o requirements/runtime.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --extra dev --constraint requirements/runtime.txt --build-deps-for wheel -o requirements/dev.txt pyproject.toml
+	$(COMPILE) -o requirements/runtime.txt
+	$(COMPILE) --extra otel --extra dev --constraint requirements/runtime.txt --build-deps-for wheel -o requirements/dev.txt
+	$(COMPILE) --extra tools --constraint requirements/dev.txt -o requirements/tools.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -13,69 +13,22 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
-from gateway import __version__
+from gateway import __version__, assembly
 from gateway.admin.server import application
-from gateway.core.cf_routes import CLOUD_FOUNDRY
-from gateway.core.claims import ClaimPolicy
-from gateway.core.forwarding import TrustedProxies
-from gateway.core.model import Fields
-from gateway.core.routes import RouteTable
 from gateway.edge.receive import Limits
 from gateway.edge.server import Server
-from gateway.identity.assemble import Identity
-from gateway.limits.memory import MemoryCounters
-from gateway.pipeline.admission import Admission
+from gateway.observed import observe_parts
 from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
 from gateway.pipeline.fulfil import Pipeline
-from gateway.pipeline.outgoing import Outgoing
-from gateway.store.memory import MemoryStore
 from gateway.telemetry.log import AccessLog
 from gateway.telemetry.metrics import Metrics
-from gateway.upstream.client import Client, Timeouts
-from gateway.upstream.origins import Origins
 from gateway.upstream.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.settings import Settings
-
-
-def route_table(settings: Settings) -> RouteTable:
-    """The table these settings ask for: the built-in rows, and the operator's laid over them."""
-    builtin = CLOUD_FOUNDRY if settings.route_table == "cloud_foundry" else RouteTable(())
-    return builtin.with_overrides(settings.route_rows())
-
-
-def identity(settings: Settings) -> Identity:
-    """Keys and claim rules of these settings; without `auth` no token counts.
-
-    Raises:
-        KeyLoadError: a key file or secret cannot be used.
-    """
-    auth = settings.auth
-    if auth is None:
-        return Identity((), ClaimPolicy(None, frozenset()))
-    policy = ClaimPolicy(auth.issuer, frozenset(auth.audiences), auth.leeway)
-    return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
-
-
-def trusted_proxies(settings: Settings) -> TrustedProxies:
-    """The peers whose forwarding fields are believed."""
-    return TrustedProxies(str(network) for network in settings.trusted_proxies)
-
-
-def rate_limits(settings: Settings) -> tuple[Admission, MemoryCounters] | None:
-    """The rate limits of these settings and their counters; None when there are none."""
-    given = settings.rate_limits
-    policies = [policy.policy() for policy in given.policies]
-    failures = given.failures()
-    counted = policies if failures is None else [*policies, failures]
-    if not counted:
-        return None
-    counters = MemoryCounters(counted, max_buckets=given.max_buckets)
-    return Admission(policies, counters, trusted=trusted_proxies(settings), failures=failures), counters
 
 
 class Gateway:
@@ -93,22 +46,13 @@ class Gateway:
         self.settings: Final = settings
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
-        host = settings.upstream.host_header or urlsplit(settings.upstream.url).netloc
-        public = urlsplit(settings.public_url)
-        timeouts = settings.upstream.timeouts
-        self.client: Final = Client(
-            settings.upstream.url,
-            timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
-            connections=settings.upstream.connections,
-        )
-        self.identity: Final = identity(settings)
-        self.store: Final = MemoryStore(
-            max_bytes=settings.cache.max_bytes, max_entry_bytes=settings.cache.max_entry_bytes
-        )
-        self.origins: Final = self._origins(host)
-        self.probe: Final = Probe(self.client, host=host, path="/healthz")
-        self.routes: Final = route_table(settings)
-        self.limits: Final = rate_limits(settings)
+        self.client: Final = assembly.client(settings)
+        self.identity: Final = assembly.identity(settings)
+        self.store: Final = assembly.store(settings)
+        self.origins: Final = assembly.origins(settings, self.client)
+        self.probe: Final = Probe(self.client, host=assembly.upstream_host(settings), path="/healthz")
+        self.routes: Final = assembly.route_table(settings)
+        self.limits: Final = assembly.rate_limits(settings)
         self.budget: Final = Budget(self.client, clock)
         self.pipeline: Final = Pipeline(
             policy=Policy(
@@ -122,36 +66,18 @@ class Gateway:
             ),
             upstream=self.budget,
             links=self.origins,
-            outgoing=Outgoing(
-                via=settings.via,
-                host=host,
-                trusted=trusted_proxies(settings),
-                external_scheme=public.scheme,
-                external_host=public.netloc,
-            ),
+            outgoing=assembly.outgoing(settings),
             clock=clock,
             max_rewrite_bytes=settings.upstream.max_rewrite_bytes,
             max_entry_bytes=min(settings.cache.max_entry_bytes, settings.cache.max_bytes),
             max_filling_bytes=settings.cache.max_bytes,
         )
         self.metrics: Final = Metrics(__version__)
-        self._observe()
+        observe_parts(self)
         self._draining = False
         self._server: Server | None = None
         self._listener: asyncio.Server | None = None
         self._admin: web.AppRunner | None = None
-
-    def _origins(self, host: str) -> Origins | None:
-        """Where links lead; a plain HTTP origin without advertised URLs has none to rewrite."""
-        upstream = self.settings.upstream
-        if self.settings.route_table == "none" and not upstream.advertised_urls:
-            return None
-        return Origins(
-            public_url=self.settings.public_url,
-            configured=upstream.advertised_urls,
-            upstream=self.client,
-            fields=Fields((("Host", host), ("Accept", "application/json"), ("Accept-Encoding", "identity"))),
-        )
 
     @property
     def url(self) -> str:
@@ -245,58 +171,6 @@ class Gateway:
         if origins is not None:
             checks["origins"] = lambda: origins.fault if not origins.known else None
         return checks
-
-    def _observe(self) -> None:
-        observe, store = self.metrics.observe, self.store
-        observe("gateway_cache_entries", "Pages stored.", lambda: len(store))
-        observe("gateway_cache_bytes", "Bytes counted against the cache's budget.", lambda: store.bytes)
-        observe("gateway_cache_evictions_total", "Pages that gave way to others.", lambda: store.evictions)
-        observe(
-            "gateway_cache_invalidations_total",
-            "Pages dropped by writes, by resource type.",
-            lambda: store.invalidations,
-            "resource",
-        )
-        pipeline = self.pipeline
-        observe(
-            "gateway_cache_refreshes_total",
-            "Refreshes of pages behind answers, by how they ended.",
-            lambda: pipeline.refreshes,
-            "result",
-        )
-        jobs = pipeline.writes.jobs
-        observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
-        observe("gateway_job_watches_total", "Jobs watched no more, by how that ended.", lambda: jobs.ends, "result")
-        self.identity.observe(observe)
-        limits = self.limits
-        observe(
-            "gateway_upstream_budget_ratio",
-            "The least share of the controller's own rate limit that any principal has left.",
-            self.budget.least,
-        )
-        observe(
-            "gateway_upstream_budget_spared_total",
-            "Requests answered from a stale page to spare it.",
-            lambda: self.budget.spared,
-        )
-        observe(
-            "gateway_ratelimit_decisions_total",
-            "What rate policies decided; in mode shadow what they would have.",
-            lambda: {} if limits is None else limits[0].decisions(),
-            ("policy", "decision", "mode"),
-        )
-        observe(
-            "gateway_ratelimit_buckets",
-            "Buckets kept, by policy.",
-            lambda: {} if limits is None else limits[1].buckets(),
-            "policy",
-        )
-        observe(
-            "gateway_ratelimit_evictions_total",
-            "Buckets forgotten before they were full again.",
-            lambda: {} if limits is None else limits[1].evictions(),
-            "policy",
-        )
 
 
 def _url(listener: asyncio.Server | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.app import Gateway, route_table
+from gateway.app import Gateway
+from gateway.assembly import route_table
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.app import identity, rate_limits, route_table
+from gateway.assembly import identity, rate_limits, route_table
 from gateway.core import target as targets
 from gateway.core.errors import ERRORS, Denial
 from gateway.core.model import Fields, RequestHead

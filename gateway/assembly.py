@@ -1,0 +1,101 @@
+"""From settings to parts: what each section of the file becomes. Starts nothing; `app` connects and runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.core.cf_routes import CLOUD_FOUNDRY
+from gateway.core.claims import ClaimPolicy
+from gateway.core.forwarding import TrustedProxies
+from gateway.core.model import Fields
+from gateway.core.routes import RouteTable
+from gateway.identity.assemble import Identity
+from gateway.limits.memory import MemoryCounters
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.outgoing import Outgoing
+from gateway.store.memory import MemoryStore
+from gateway.upstream.client import Client, Timeouts
+from gateway.upstream.origins import Origins
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+
+def route_table(settings: Settings) -> RouteTable:
+    """The table these settings ask for: the built-in rows, and the operator's laid over them."""
+    builtin = CLOUD_FOUNDRY if settings.route_table == "cloud_foundry" else RouteTable(())
+    return builtin.with_overrides(settings.route_rows())
+
+
+def identity(settings: Settings) -> Identity:
+    """Keys and claim rules of these settings; without `auth` no token counts.
+
+    Raises:
+        KeyLoadError: a key file or secret cannot be used.
+    """
+    auth = settings.auth
+    if auth is None:
+        return Identity((), ClaimPolicy(None, frozenset()))
+    policy = ClaimPolicy(auth.issuer, frozenset(auth.audiences), auth.leeway)
+    return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
+
+
+def trusted_proxies(settings: Settings) -> TrustedProxies:
+    """The peers whose forwarding fields are believed."""
+    return TrustedProxies(str(network) for network in settings.trusted_proxies)
+
+
+def rate_limits(settings: Settings) -> tuple[Admission, MemoryCounters] | None:
+    """The rate limits of these settings and their counters; None when there are none."""
+    given = settings.rate_limits
+    policies = [policy.policy() for policy in given.policies]
+    failures = given.failures()
+    counted = policies if failures is None else [*policies, failures]
+    if not counted:
+        return None
+    counters = MemoryCounters(counted, max_buckets=given.max_buckets)
+    return Admission(policies, counters, trusted=trusted_proxies(settings), failures=failures), counters
+
+
+def upstream_host(settings: Settings) -> str:
+    """The `Host` that the controller is asked with."""
+    return settings.upstream.host_header or urlsplit(settings.upstream.url).netloc
+
+
+def client(settings: Settings) -> Client:
+    """The pool of connections to the controller."""
+    timeouts = settings.upstream.timeouts
+    return Client(
+        settings.upstream.url,
+        timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
+        connections=settings.upstream.connections,
+    )
+
+
+def store(settings: Settings) -> MemoryStore:
+    """Where pages are kept."""
+    return MemoryStore(max_bytes=settings.cache.max_bytes, max_entry_bytes=settings.cache.max_entry_bytes)
+
+
+def origins(settings: Settings, upstream: Client) -> Origins | None:
+    """Where links lead; a plain HTTP origin without advertised URLs has none to rewrite."""
+    configured = settings.upstream.advertised_urls
+    if settings.route_table == "none" and not configured:
+        return None
+    asking = (("Host", upstream_host(settings)), ("Accept", "application/json"), ("Accept-Encoding", "identity"))
+    return Origins(
+        public_url=settings.public_url, configured=configured, upstream=upstream, fields=Fields(asking)
+    )
+
+
+def outgoing(settings: Settings) -> Outgoing:
+    """What requests to the controller say of the gateway and of the client."""
+    public = urlsplit(settings.public_url)
+    return Outgoing(
+        via=settings.via,
+        host=upstream_host(settings),
+        trusted=trusted_proxies(settings),
+        external_scheme=public.scheme,
+        external_host=public.netloc,
+    )

@@ -84,9 +84,7 @@ def origins(settings: Settings, upstream: Client) -> Origins | None:
     if settings.route_table == "none" and not configured:
         return None
     asking = (("Host", upstream_host(settings)), ("Accept", "application/json"), ("Accept-Encoding", "identity"))
-    return Origins(
-        public_url=settings.public_url, configured=configured, upstream=upstream, fields=Fields(asking)
-    )
+    return Origins(public_url=settings.public_url, configured=configured, upstream=upstream, fields=Fields(asking))
 
 
 def outgoing(settings: Settings) -> Outgoing:

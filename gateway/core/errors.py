@@ -80,13 +80,26 @@ ERRORS: Final[dict[Reason, CFError]] = {
 }
 
 
+# Their details name addresses behind the gateway, which are the operator's business: they go to the log alone.
+_OURS_TO_KNOW: Final = frozenset(
+    {
+        Reason.KEYS_UNAVAILABLE,
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_BROKEN,
+        Reason.INTERNAL,
+    }
+)
+
+
 class Denial(Exception):  # noqa: N818 - it is a verdict; the edge renders it
     """A refusal by the gateway itself.
 
     Args:
         reason: the named reason.
         detail: what a human needs beyond the standard text, e.g. the scopes required and present; goes into the
-            `X-Gateway-Error` field and the log, never into the body, which clients match exactly.
+            log and, unless it tells of what lies behind the gateway, into the `X-Gateway-Error` field; never into the
+            body, which clients match exactly.
         fields: further response fields (challenges, Retry-After).
     """
 
@@ -127,7 +140,8 @@ def render(denial: Denial, path: str) -> tuple[int, Fields, bytes]:
     content_type = "application/json; charset=utf-8" if v3 else "application/json;charset=utf-8"
     if error.status == 429:
         content_type = "text/plain; charset=utf-8"  # as the controller's limiter says (recordings: user-06)
-    explained = f"{denial.reason.value}; {denial.detail}" if denial.detail else denial.reason.value
+    told = denial.detail if denial.reason not in _OURS_TO_KNOW else ""
+    explained = f"{denial.reason.value}; {told}" if told else denial.reason.value
     fields = Fields(
         (
             ("Content-Type", content_type),

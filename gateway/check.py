@@ -1,12 +1,16 @@
-"""`gateway check`: everything about the settings that can be tested before serving."""
+"""`gateway check`: everything about the settings that can be tested before serving.
+
+What can be judged without the network is in `lint.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.app import Gateway
 from gateway.assembly import route_table
+from gateway.lint import doubts
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -17,30 +21,52 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        name: what.
-        passed: whether it is as it should be.
+        name: what: a part of the gateway, or the rule that found it.
+        level: "ok", "note", "warning", "error" (`gateway run` refuses it) or "fail" (it does not work now).
         detail: what was found.
+        key: where in the settings; None for what was found outside of them.
     """
 
     name: str
-    passed: bool
+    level: str
     detail: str
+    key: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it can stay as it is."""
+        return self.level in {"ok", "note"}
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'}  {self.name}: {self.detail}"
+        return f"{_MARKS[self.level]:<5} {self.name}: {self.detail}"
 
 
-async def check_all(settings: Settings) -> list[Finding]:
-    """Look at the route table, the keys, the controller and its advertised origin.
+_MARKS: Final = {"ok": "ok", "note": "note", "warning": "WARN", "error": "ERROR", "fail": "FAIL"}
+
+
+def check_settings(settings: Settings) -> list[Finding]:
+    """What can be judged without the network.
+
+    Args:
+        settings: valid settings.
+    """
+    found = f"{len(route_table(settings).rows)} routes, {len(settings.routes)} rows of the file"
+    return [
+        Finding("settings", "ok", found),
+        *(Finding(doubt.rule, doubt.level.value, doubt.detail, doubt.key) for doubt in doubts(settings)),
+    ]
+
+
+async def check_reach(settings: Settings) -> list[Finding]:
+    """Look at the keys, the controller and its advertised origin.
 
     Args:
         settings: valid settings; nothing is listened on.
+
+    Raises:
+        KeyLoadError: a key file or secret cannot be used.
     """
-    table = route_table(settings)
-    findings = [
-        Finding("settings", passed=True, detail=f"{len(table.rows)} routes, {len(settings.routes)} of them in the file")
-    ]
-    findings += [Finding("route table", passed=False, detail=conflict) for conflict in table.conflicts()]
+    findings: list[Finding] = []
     gateway = Gateway(settings)
     await gateway.client.start()
     try:
@@ -61,4 +87,4 @@ async def check_all(settings: Settings) -> list[Finding]:
 
 
 def _reached(name: str, fault: str | None, found: str) -> Finding:
-    return Finding(name, fault is None, fault or found)
+    return Finding(name, "ok" if fault is None else "fail", fault or found)

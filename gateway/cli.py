@@ -1,4 +1,4 @@
-"""The command line: run · demo · check · explain. Parses arguments and prints; the work is done elsewhere.
+"""The command line: run · demo · check · explain · schema. Parses arguments and prints; the work is done elsewhere.
 
 Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty settings or arguments, 3 an address in use.
 """
@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty set
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -23,10 +26,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="A front door for the Cloud Foundry API: token checks, link rewriting, a page cache that never leaks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Output(Enum):
+    """How findings are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file (YAML).")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
@@ -55,6 +65,7 @@ def run(config: Config) -> None:
     from gateway.telemetry.log import configure
 
     settings = _settings(config)
+    _refuse_leaks(config, settings)
     configure(level=settings.log.level, json=settings.log.format == "json")
     with _faulty_keys(config):
         gateway = Gateway(settings)
@@ -77,16 +88,35 @@ def demo(
 
 
 @app.command()
-def check(config: Config) -> None:
-    """Test the settings, and whether keys, controller and advertised origin can be reached."""
-    from gateway.check import check_all
+def check(
+    *,
+    config: Config,
+    offline: Annotated[bool, typer.Option("--offline", help="Judge the settings alone, without the network.")] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or for a CI.")] = Output.TEXT,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings, too.")] = False,
+) -> None:
+    """Judge the settings, and test whether keys, controller and advertised origin can be reached."""
+    from gateway.check import check_reach, check_settings
 
     settings = _settings(config)
-    with _faulty_keys(config):
-        findings = asyncio.run(check_all(settings))
-    for finding in findings:
-        print(finding)
-    raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
+    findings = check_settings(settings)
+    if not offline:
+        with _faulty_keys(config):
+            findings += asyncio.run(check_reach(settings))
+    if output is Output.JSON:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        print(*findings, sep="\n")
+    bad = {"error", "fail", "warning"} if strict else {"error", "fail"}
+    raise typer.Exit(1 if any(finding.level in bad for finding in findings) else 0)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the settings file, for editors."""
+    from gateway.settings import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
 
 
 @app.command()
@@ -119,6 +149,15 @@ def _settings(path: Path) -> Settings:
         return load(path)
     except ConfigError as error:
         _fail(str(error), 2)
+
+
+def _refuse_leaks(path: Path, settings: Settings) -> None:
+    """Rules that would show somebody what is not theirs are a fault of the settings."""
+    from gateway.lint import refused
+
+    leaks = [f"{path}: {doubt.key}: {doubt.detail}" for doubt in refused(settings)]
+    if leaks:
+        _fail("\n".join(leaks), 2)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -105,7 +106,33 @@ def test_check_names_conflicts_of_the_table(controller: Stub, tmp_path: Path) ->
     path = write(tmp_path, controller.url, 'routes: [{match: "* /internal/*", access: public}]')
     result = gateway("check", "-c", str(path))
     assert result.exit_code == 1
-    assert re.search(r"^FAIL +route table: .*internal", result.output, re.MULTILINE)
+    assert re.search(r"^ERROR +route-opened: .*internal", result.output, re.MULTILINE)
+
+
+def test_check_speaks_json_for_a_ci(tmp_path: Path) -> None:
+    routes = "routes: [{match: GET /v3/apps, scopes_any: [cloud_controller.raed]}]"
+    path = write(tmp_path, "http://127.0.0.1:1", routes)
+    result = gateway("check", "-c", str(path), "--offline", "-o", "json")
+    assert result.exit_code == 0
+    found = {finding["name"]: finding for finding in json.loads(result.output)}
+    assert found["unknown-scope"]["level"] == "warning"
+    assert found["unknown-scope"]["key"] == "routes"
+    assert gateway("check", "-c", str(path), "--offline", "--strict").exit_code == 1
+
+
+def test_run_refuses_what_would_leak(tmp_path: Path) -> None:
+    routes = "routes: [{match: GET /v3/apps/:guid/env, cache: {mode: policy, ttl: 5s, share: global}}]"
+    result = gateway("run", "-c", str(write(tmp_path, "http://127.0.0.1:1", routes)))
+    assert result.exit_code == 2
+    assert "share: global would show them" in result.stderr
+
+
+def test_schema_is_the_one_the_examples_name() -> None:
+    printed = gateway("schema").output
+    config = Path(__file__).parents[1] / "config"
+    assert (config / "schema.json").read_text() == printed, "run: gateway schema > config/schema.json"
+    for example in config.glob("*.yaml"):
+        assert example.read_text().startswith("# yaml-language-server: $schema=schema.json\n"), example
 
 
 EXPLAINED = [

@@ -213,19 +213,19 @@ class RouteTable:
     def conflicts(self) -> list[str]:
         """What is doubtful about the operator's rows, in sentences; empty when nothing is."""
         rows = [row for row in self.rows if row.operator]
+        return [*_duplicates(self._overrides), *_ambiguities(rows, self.rows)]
+
+    def opened(self) -> list[str]:
+        """The operator's rows that let somebody pass where this table denies, in sentences."""
         return [
-            *_duplicates(self._overrides),
-            *_ambiguities(rows, self.rows),
-            *(fault for row in rows for fault in self._weakened(row)),
+            f"{_name(row)} opens what {base.template} denies"
+            for row in self.rows
+            if row.operator and row.access is not Access.DENY and (base := self._base(row)) is not None
+            if base.access is Access.DENY
         ]
 
-    def _weakened(self, row: Route) -> Iterator[str]:
-        base = self._builtin._covering(next(iter(row.methods), ANY_METHOD), shape(row.template))  # noqa: SLF001 - own class
-        if base is not None and base.access is Access.DENY and row.access is not Access.DENY:
-            yield f"{_name(row)} opens what {base.template} denies"
-        shared = row.cache.mode is not CacheMode.OFF and row.cache.share is Share.PUBLIC
-        if shared and row.access is Access.SCOPES and (base is None or base.access is not Access.PUBLIC):
-            yield f"{_name(row)} needs a token, but its pages are cached for everybody (share: public)"
+    def _base(self, row: Route) -> Route | None:
+        return self._builtin._covering(next(iter(row.methods), ANY_METHOD), shape(row.template))  # noqa: SLF001 - own class
 
 
 def _serves(row: Route, method: str) -> bool:

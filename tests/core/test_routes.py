@@ -302,31 +302,16 @@ def test_scopes_do_not_open_a_denied_row():
             id="crossing templates of different methods",
         ),
         pytest.param([RouteOverride("/v3/a/*", GET), RouteOverride("/v3/a/b", GET)], [], id="one within the other"),
-        pytest.param(
-            [RouteOverride("/internal/v4/x", GET, access=Access.PUBLIC)],
-            ["GET /internal/v4/x opens what /internal/* denies"],
-            id="opens what is denied",
-        ),
-        pytest.param(
-            [RouteOverride("/v3/processes", GET, cache=CacheRule(CacheMode.POLICY, ttl=1, share=Share.PUBLIC))],
-            ["GET /v3/processes needs a token, but its pages are cached for everybody (share: public)"],
-            id="pages for everybody behind a token",
-        ),
-        pytest.param(
-            [RouteOverride("/v3/processes", GET, cache=CacheRule(CacheMode.OFF, share=Share.PUBLIC))],
-            [],
-            id="no pages at all",
-        ),
-        pytest.param(
-            [RouteOverride("/v3/info", GET, access=Access.SCOPES,
-                           cache=CacheRule(CacheMode.POLICY, ttl=1, share=Share.PUBLIC))],
-            [],
-            id="public content behind a token",
-        ),
     ],
 )  # fmt: skip
 def test_conflicts(overrides, expected):
     assert BUILTIN.with_overrides(overrides).conflicts() == expected
+
+
+def test_what_opens_a_denied_path_is_named():
+    table = BUILTIN.with_overrides([RouteOverride("/internal/v4/x", GET, access=Access.PUBLIC)])
+    assert table.opened() == ["GET /internal/v4/x opens what /internal/* denies"]
+    assert BUILTIN.with_overrides([RouteOverride("/internal/v4/x", GET, rate="list")]).opened() == []
 
 
 @settings(max_examples=100, deadline=None)

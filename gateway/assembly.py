@@ -75,7 +75,10 @@ def client(settings: Settings) -> Client:
 
 def store(settings: Settings) -> MemoryStore:
     """Where pages are kept."""
-    return MemoryStore(max_bytes=settings.cache.max_bytes, max_entry_bytes=settings.cache.max_entry_bytes)
+    cache = settings.cache
+    return MemoryStore(
+        max_bytes=cache.max_bytes, max_entry_bytes=cache.max_entry_bytes, max_domain_share=cache.max_domain_share
+    )
 
 
 def origins(settings: Settings, upstream: Client) -> Origins | None:

@@ -13,7 +13,9 @@ def observe_parts(gateway: Gateway) -> None:
     observe, store = gateway.metrics.observe, gateway.store
     observe("gateway_cache_entries", "Pages stored.", lambda: len(store))
     observe("gateway_cache_bytes", "Bytes counted against the cache's budget.", lambda: store.bytes)
-    observe("gateway_cache_evictions_total", "Pages that gave way to others.", lambda: store.evictions)
+    observe(
+        "gateway_cache_evictions_total", "Pages that gave way to others, by why.", lambda: store.evictions, "reason"
+    )
     observe(
         "gateway_cache_invalidations_total",
         "Pages dropped by writes, by resource type.",

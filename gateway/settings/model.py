@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
 from gateway.settings.auth import Auth
+from gateway.settings.cache import Cache
 from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
@@ -82,21 +83,6 @@ with `route_table: none` it leaves all links as they are."""
     """The most connections kept to it at once."""
     max_rewrite_bytes: Size = 256 * MIB
     """The largest JSON answer held in memory to rewrite its links; a larger one is a 502."""
-
-
-class Cache(Section):
-    """The page cache of the process."""
-
-    max_bytes: Size = 256 * MIB
-    """Memory for pages; the least recently used leave first. 0 caches nothing."""
-    max_entry_bytes: Size = 32 * MIB
-    """Larger pages are passed on and not kept."""
-
-    def problems(self) -> Iterator[Problem]:
-        """A page that could never fit."""
-        if self.max_bytes and self.max_entry_bytes > self.max_bytes:
-            expected = f"at most cache.max_bytes ({format_size(self.max_bytes)})"
-            yield Problem(("max_entry_bytes",), expected, format_size(self.max_entry_bytes))
 
 
 class Limits(Section):

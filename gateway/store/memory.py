@@ -1,43 +1,25 @@
-"""Pages in this process: bounded by bytes, least recently used goes first, nothing scheduled.
+"""Pages in this process: bounded by bytes, nothing scheduled.
 
-Expiry lives in the entry, so there is no timer; a dead entry is replaced by the next fetch or gives way to others. The
-store also remembers when each tag was last invalidated: a page whose fetch began before that is refused, so that a
-write and a fetch in flight at the same time never leave the older page behind.
+Expiry lives in the entry, so there is no timer; a dead entry is replaced by the next fetch or gives way to others
+(`eviction.py`). The store also remembers when each tag was last invalidated (`generations.py`): a page whose fetch
+began before that is refused, so that a write and a fetch in flight at the same time never leave the older page behind.
+An operator's purge refuses every fetch under way, whatever it is for.
 """
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from cachetools import LRUCache
-
 from gateway.core.invalidation import EVERYTHING, kind_of
+from gateway.store.eviction import Eviction, Node
+from gateway.store.generations import Generations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
-
-# So many tags of single rows are remembered as invalidated; beyond it, all rows of the type are taken to be.
-_ROWS_REMEMBERED: Final = 10_000
-
-
-def _size(entry: Stored) -> int:
-    return entry.size
-
-
-class _Pages(LRUCache["CacheKey", "Stored"]):
-    """An LRU table that tells its owner what it pushed out."""
-
-    def __init__(self, max_bytes: int, owner: MemoryStore) -> None:
-        super().__init__(max_bytes, getsizeof=_size)
-        self._owner = owner
-
-    def popitem(self) -> tuple[CacheKey, Stored]:
-        key, entry = super().popitem()
-        self._owner.evicted(entry)
-        return key, entry
 
 
 class MemoryStore:
@@ -46,41 +28,46 @@ class MemoryStore:
     Args:
         max_bytes: budget for everything stored.
         max_entry_bytes: a larger entry is not stored.
+        max_domain_share: the part of the budget that the pages of one principal may take, from 0 to 1.
     """
 
-    def __init__(self, *, max_bytes: int, max_entry_bytes: int) -> None:
-        self._max_entry_bytes: Final = max_entry_bytes
-        self._pages: Final = _Pages(max_bytes, self)
+    def __init__(self, *, max_bytes: int, max_entry_bytes: int, max_domain_share: float = 1.0) -> None:
+        self.max_bytes: Final = max_bytes
+        self._max_entry_bytes: Final = min(max_entry_bytes, max_bytes)
+        self._nodes: Final[dict[CacheKey, Node]] = {}
+        self._eviction: Final = Eviction(max_bytes, max_domain_share)
         self._tagged: Final[dict[str, set[CacheKey]]] = {}
-        self._invalidated: Final[dict[str, int]] = {}
-        self._invalidated_rows: Final[dict[str, dict[str, int]]] = {}
-        self._clock = 0
-        self.evictions = 0
+        self._generations: Final = Generations()
+        self._numbers: Final = count(1)
         self.invalidations: Final[dict[str, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._pages)
+        return len(self._nodes)
 
     @property
     def bytes(self) -> int:
         """Bytes counted against the budget."""
-        return int(self._pages.currsize)
+        return self._eviction.bytes
+
+    @property
+    def evictions(self) -> Mapping[str, int]:
+        """Pages that gave way to others, by why."""
+        return self._eviction.counts
 
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key, or None."""
-        entry = self._pages.get(key)
-        if entry is None or entry.key != key:
+        node = self._nodes.get(key)
+        if node is None:
             return None
+        entry = node.entry
+        if entry.key != key:
+            return None
+        node.hits += 1
         return entry
 
     def generation(self, tags: Iterable[str]) -> int:
         """When one of `tags` was last invalidated, on the store's own clock; taken before a fetch, given to `put`."""
-        latest = self._invalidated.get(EVERYTHING, 0)
-        for tag in tags:
-            kind = kind_of(tag)
-            rows = self._invalidated if kind == tag else self._invalidated_rows.get(kind, {})
-            latest = max(latest, rows.get(tag, 0), rows.get("", 0))
-        return latest
+        return self._generations.latest(tags)
 
     def put(self, entry: Stored, *, generation: int) -> str | None:
         """Store `entry` unless one of its tags was invalidated after `generation`.
@@ -93,59 +80,66 @@ class MemoryStore:
         Returns:
             None when stored, else why not: "invalidated-meanwhile" or "too-large".
         """
-        if self.generation(entry.tags) > generation:
+        if self._generations.latest(entry.tags) > generation:
             return "invalidated-meanwhile"
-        if entry.size > self._max_entry_bytes or entry.size > self._pages.maxsize:
-            return "too-large"
-        self._drop(entry.key)
-        self._pages[entry.key] = entry
-        for tag in entry.tags:
-            self._tagged.setdefault(tag, set()).add(entry.key)
-        return None
+        return None if self._store(entry) else "too-large"
+
+    def replace(self, old: Stored, new: Stored) -> bool:
+        """Put `new` in the place of `old`, if that very entry is stored still; whether it was and `new` fits."""
+        node = self._nodes.get(old.key)
+        return node is not None and node.entry is old and new.key == old.key and self._store(new)
 
     def discard(self, key: CacheKey) -> bool:
         """Drop what is stored under exactly this key; whether anything was."""
-        return self._drop(key)
+        node = self._nodes.get(key)
+        if node is None:
+            return False
+        self._eviction.remove(node)
+        self._gone(node)
+        return True
 
     def invalidate(self, tags: Iterable[str]) -> int:
         """Drop every entry that carries one of `tags`; returns how many."""
-        self._clock += 1
+        tags = tuple(tags)
+        self._generations.advance(tags)
         dropped = 0
         for tag in tags:
-            self._remember(tag)
-            keys = list(self._pages) if tag == EVERYTHING else list(self._tagged.get(tag, ()))
-            for key in keys:
-                dropped += self._drop(key)
+            keys = list(self._nodes) if tag == EVERYTHING else list(self._tagged.get(tag, ()))
+            dropped += sum(map(self.discard, keys))
             kind = kind_of(tag)
             self.invalidations[kind] = self.invalidations.get(kind, 0) + len(keys)
         return dropped
 
-    def _remember(self, tag: str) -> None:
-        """Note when a tag was invalidated; the rows of one type never take more than a bounded table."""
-        kind = kind_of(tag)
-        if kind == tag:
-            self._invalidated[tag] = self._clock
-            return
-        rows = self._invalidated_rows.setdefault(kind, {})
-        if len(rows) >= _ROWS_REMEMBERED and tag not in rows:
-            latest = max(rows.values())
-            rows.clear()
-            rows[""] = latest
-        rows[tag] = self._clock
+    def refuse_under_way(self) -> None:
+        """Let no fetch that is under way be stored; what is stored stays."""
+        self._generations.advance((EVERYTHING,))
 
-    def evicted(self, entry: Stored) -> None:
-        """Called by the table for an entry that gave way to others."""
-        self.evictions += 1
-        self._untag(entry)
+    def nodes(self) -> list[Node]:
+        """Everything stored at this moment, in no order, for the operator."""
+        return list(self._nodes.values())
 
-    def _drop(self, key: CacheKey) -> bool:
-        entry = self._pages.pop(key, None)
-        if entry is None:
+    def _store(self, entry: Stored) -> bool:
+        """Hold an entry in the place of what its key held; whether it fits. What does not fit changes nothing."""
+        node = Node(entry, next(self._numbers))
+        if node.size > self._max_entry_bytes or not self._eviction.fits(entry, node.size):
             return False
-        self._untag(entry)
+        held = self._nodes.get(entry.key)
+        if held is not None:
+            # The same page in a newer version: what is known of its use goes on.
+            node.number, node.hits, node.marked, node.settled = held.number, held.hits, held.marked, held.settled
+            self._eviction.remove(held)
+            self._gone(held)
+        for victim in self._eviction.add(node):
+            self._gone(victim)
+        self._nodes[entry.key] = node
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, set()).add(entry.key)
         return True
 
-    def _untag(self, entry: Stored) -> None:
+    def _gone(self, node: Node) -> None:
+        """Take a node that the eviction order has let go of out of the table and the index."""
+        entry = node.entry
+        del self._nodes[entry.key]
         for tag in entry.tags:
             keys = self._tagged.get(tag)
             if keys is not None:

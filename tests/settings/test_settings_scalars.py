@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.settings import addresses, scalars
+from gateway.settings.cache import format_percent, parse_percent
 from gateway.settings.routing import parse_match
 from gateway.settings.scalars import ReadError, format_duration, format_size, parse_duration, parse_size
 
@@ -290,3 +291,19 @@ def test_every_kind_says_what_it_expects_as_the_object_of_a_sentence():
         (scalar,) = kind.__metadata__
         assert re.match(r"(an?|the|text|true or false)\b", scalar.expected)
         assert TypeAdapter(Annotated[kind.__origin__, scalar]).json_schema()
+
+
+@pytest.mark.parametrize(
+    ("written", "share"), [("25%", 0.25), ("1%", 0.01), ("100%", 1.0), ("70%", 0.7), ("29%", 0.29)]
+)
+def test_percentages(written: str, share: float) -> None:
+    assert parse_percent(written) == share
+    assert format_percent(share) == written
+
+
+@pytest.mark.parametrize(
+    "written", ["", "%", "0%", "25", "101%", "-1%", "25 %", "05%", "2.5%", "٣%", "25%\n", 0.25, None]
+)
+def test_percentages_that_are_refused(written: object) -> None:
+    with pytest.raises(ReadError):
+        parse_percent(written)

@@ -1,0 +1,58 @@
+"""The page cache: how much memory it may take, and how much of that one principal."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from gateway.settings.errors import Problem
+from gateway.settings.scalars import MIB, ReadError, Scalar, Size, format_size
+from gateway.settings.section import Section
+
+_PERCENT: Final = re.compile(r"(100|[1-9]?[0-9])%")
+
+
+def parse_percent(value: object) -> float:
+    """Read `25%` as 0.25.
+
+    Raises:
+        ReadError: anything but a whole percentage from 1% to 100%.
+    """
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[1] == "0":
+        raise ReadError
+    return int(found[1]) / 100
+
+
+def format_percent(share: float) -> str:
+    """A share as `parse_percent` reads it."""
+    return f"{share:.0%}"
+
+
+Percent = Annotated[
+    float,
+    Scalar(
+        "a percentage such as 25%",
+        parse_percent,
+        {"type": "string", "pattern": r"^(100|[1-9][0-9]?)%$"},
+        format_percent,
+        "percentage",
+    ),
+]
+
+
+class Cache(Section):
+    """The page cache of the process."""
+
+    max_bytes: Size = 256 * MIB
+    """Memory for pages, with all that is kept of them; those nobody asks for leave first. 0 caches nothing."""
+    max_entry_bytes: Size = 32 * MIB
+    """Larger pages are passed on and not kept."""
+    max_domain_share: Percent = 0.25
+    """How much of `max_bytes` the pages of one principal may take, so that none can crowd out the others; pages that \
+several principals share are not counted."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A page that could never fit."""
+        if self.max_bytes and self.max_entry_bytes > self.max_bytes:
+            expected = f"at most cache.max_bytes ({format_size(self.max_bytes)})"
+            yield Problem(("max_entry_bytes",), expected, format_size(self.max_entry_bytes))

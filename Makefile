@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Which tests: without those that need Debian packages. `.ci/run` has the packages and runs all.
 SELECT ?= -m 'not debian'
 
-.PHONY: install tools demo test unit lint format bench lock clean
+.PHONY: install tools demo test unit lint format docs bench lock clean
 
 install: .venv/.installed
 
@@ -46,6 +46,12 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages and files that are generated from the code; tests hold them to it.
+docs: install
+	$(BIN)/python -m gateway.settings.document > docs/settings.md
+	$(BIN)/python -m gateway.catalogue > docs/metrics.md
+	$(BIN)/gateway schema > config/schema.json
 
 # Beside nginx and HAProxy, which have to be installed (Debian: nginx-light haproxy wrk).
 bench: install

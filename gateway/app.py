@@ -20,6 +20,7 @@ from gateway.edge.server import Server
 from gateway.observed import observe_parts
 from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
+from gateway.pipeline.drift import Drift
 from gateway.pipeline.fulfil import Pipeline
 from gateway.telemetry.log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -54,6 +55,7 @@ class Gateway:
         self.routes: Final = assembly.route_table(settings)
         self.limits: Final = assembly.rate_limits(settings)
         self.budget: Final = Budget(self.client, clock)
+        self.drift: Final = Drift(settings.cache.drift_sample, random.random)
         self.pipeline: Final = Pipeline(
             policy=Policy(
                 self.routes,
@@ -63,6 +65,7 @@ class Gateway:
                 random.random,
                 admission=None if self.limits is None else self.limits[0],
                 budget=self.budget,
+                drift=self.drift if settings.cache.drift_sample else None,
             ),
             upstream=self.budget,
             links=self.origins,
@@ -112,6 +115,7 @@ class Gateway:
             keepalive=settings.listen.keepalive,
         )
         loop = asyncio.get_running_loop()
+        self.metrics.loop_lag.start()
         self._admin = web.AppRunner(application(self.metrics.registry, self._checks()), access_log=None)
         await self._admin.setup()
         await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
@@ -123,6 +127,7 @@ class Gateway:
     async def stop(self) -> None:
         """Not ready, stop accepting, finish what is under way within `drain`, then close everything."""
         self._draining = True
+        self.metrics.loop_lag.stop()
         if self._listener is not None:
             self._listener.close()
         if self._server is not None:

@@ -2,63 +2,121 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
+    from gateway.settings import Settings
 
 
 def observe_parts(gateway: Gateway) -> None:
     """Expose the state of every part of a gateway through its metrics."""
-    observe, store = gateway.metrics.observe, gateway.store
-    observe("gateway_cache_entries", "Pages stored.", lambda: len(store))
-    observe("gateway_cache_bytes", "Bytes counted against the cache's budget.", lambda: store.bytes)
+    observe = gateway.metrics.observe
+    _cache(gateway)
+    pipeline = gateway.pipeline
+    jobs = pipeline.writes.jobs
+    observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
     observe(
-        "gateway_cache_evictions_total", "Pages that gave way to others, by why.", lambda: store.evictions, "reason"
+        "gateway_job_watches_total",
+        "Jobs watched no more, by how that ended: ended, seen (a client's poll told first), missing; given up: "
+        "timeout, token-expired, unauthorized; never watched: crowded; cut short: stopped.",
+        lambda: jobs.ends,
+        "result",
+    )
+    gateway.identity.observe(observe)
+    _limits(gateway)
+    in_force: dict[tuple[str, ...], float] = {(fingerprint(gateway.settings), gateway.settings.route_table): 1}
+    observe(
+        "gateway_config_info",
+        "Always 1; the labels say which settings are in force: the first digits of the SHA-256 of their redacted form.",
+        lambda: in_force,
+        ("sha256", "route_table"),
+        merge="max",
+    )
+
+
+def fingerprint(settings: Settings) -> str:
+    """Which settings these are, in 12 hexadecimal digits; secrets have no part in it."""
+    text = json.dumps(settings.redacted(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cache(gateway: Gateway) -> None:
+    observe, store, pipeline, drift = gateway.metrics.observe, gateway.store, gateway.pipeline, gateway.drift
+    observe("gateway_cache_entries", "Pages stored.", lambda: len(store))
+    observe("gateway_cache_bytes", "Bytes counted against cache.max_bytes.", lambda: store.bytes)
+    observe("gateway_cache_max_bytes", "The setting cache.max_bytes.", lambda: gateway.settings.cache.max_bytes)
+    observe(
+        "gateway_cache_domains",
+        "Visibility domains that have pages stored, by kind: public, anonymous, global (all who see everything) or "
+        "principal.",
+        lambda: store.domains,
+        "kind",
+    )
+    observe(
+        "gateway_cache_evictions_total",
+        "Pages that gave way to others, by why: probation (nobody asked for it again), settled (asked for, but not "
+        "lately), share (its principal had more than cache.max_domain_share).",
+        lambda: store.evictions,
+        "reason",
     )
     observe(
         "gateway_cache_invalidations_total",
-        "Pages dropped by writes, by resource type.",
+        "Pages dropped by writes, by resource type (* for all, uri for a target in mode origin).",
         lambda: store.invalidations,
         "resource",
     )
-    pipeline = gateway.pipeline
     observe(
         "gateway_cache_refreshes_total",
-        "Refreshes of pages behind answers, by how they ended.",
+        "Fetches of pages behind answers, by how they ended: stored, not-stored (answered, but not with a page to "
+        "keep), failed.",
         lambda: pipeline.refreshes,
         "result",
     )
-    jobs = pipeline.writes.jobs
-    observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
-    observe("gateway_job_watches_total", "Jobs watched no more, by how that ended.", lambda: jobs.ends, "result")
-    gateway.identity.observe(observe)
-    limits = gateway.limits
+    observe(
+        "gateway_cache_drift_checks_total",
+        "Hits whose page was fetched anew and compared (cache.drift_sample), by result: same, differs, overtaken (by "
+        "a write through this gateway), not-stored, failed.",
+        lambda: drift.checks,
+        "result",
+    )
+    observe(
+        "gateway_cache_drift_age_seconds_total", "The ages of the pages that differed, added up.", lambda: drift.age
+    )
+
+
+def _limits(gateway: Gateway) -> None:
+    observe, limits = gateway.metrics.observe, gateway.limits
     observe(
         "gateway_upstream_budget_ratio",
-        "The least share of the controller's own rate limit that any principal has left.",
+        "The least share of the controller's own rate limit that any principal has left; 1 when it says nothing.",
         gateway.budget.least,
+        merge="min",
     )
     observe(
         "gateway_upstream_budget_spared_total",
-        "Requests answered from a stale page to spare it.",
+        "Requests answered from a stale page because less than a tenth was left.",
         lambda: gateway.budget.spared,
     )
     observe(
         "gateway_ratelimit_decisions_total",
-        "What rate policies decided; in mode shadow what they would have.",
+        "What rate policies decided: allowed or limited; in mode shadow what they would have. Of "
+        "failed_authentications: failures, and tokens refused unverified.",
         lambda: {} if limits is None else limits[0].decisions(),
         ("policy", "decision", "mode"),
     )
     observe(
         "gateway_ratelimit_buckets",
-        "Buckets kept, by policy.",
+        "Buckets kept, i.e. whose owner asked lately, by policy.",
         lambda: {} if limits is None else limits[1].buckets(),
         "policy",
     )
     observe(
         "gateway_ratelimit_evictions_total",
-        "Buckets forgotten before they were full again.",
+        "Buckets forgotten before they were full again: rate_limits.max_buckets is too small, or somebody has many "
+        "addresses.",
         lambda: {} if limits is None else limits[1].evictions(),
         "policy",
     )

@@ -21,6 +21,12 @@ def encode(*parts: str) -> str:
     return "".join(f"{len(part)}:{part}" for part in parts)
 
 
+def kind_of(domain_id: str) -> str:
+    """The class of a domain by its id, for logs and metrics: "public", "anonymous", "global" or "principal"."""
+    length, _, rest = domain_id.partition(":")
+    return rest[: int(length)] if rest else domain_id
+
+
 def principal_domain(
     *, kind: PrincipalKind, principal_id: str, issuer: str, zone: str, scopes: frozenset[str]
 ) -> VisibilityDomain:

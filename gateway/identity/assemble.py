@@ -142,13 +142,31 @@ class Identity:
             observe: takes name, help, a function that reads the value, and a label name for several values.
         """
         ring, verifier = self.ring, self._verifier
-        observe("gateway_auth_verifications_total", "Tokens verified, by result.", lambda: verifier.results, "result")
+        observe(
+            "gateway_auth_verifications_total",
+            "Tokens verified, not counting remembered ones, by result: accepted, or the fault's name.",
+            lambda: {"accepted": 0, **verifier.results},
+            "result",
+        )
         observe("gateway_auth_memo_hits_total", "Tokens known from before.", lambda: verifier.memo_hits)
         observe("gateway_auth_memo_entries", "Verified tokens remembered.", lambda: len(verifier))
-        observe("gateway_keys", "Verification keys at hand.", lambda: len(ring.current.keys))
+        observe(
+            "gateway_auth_memo_tokens_expiring",
+            "Remembered tokens that expire within so many seconds; of more than 10,000 an estimate.",
+            lambda: verifier.expiring(time.time()),
+            "within",
+        )
+        observe("gateway_keys", "Verification keys at hand.", lambda: len(ring.current.keys), merge="max")
         observe("gateway_keys_unknown_total", "Tokens that named an unknown key.", lambda: ring.unknown)
-        observe("gateway_key_fetches_total", "Fetches of key sets, by result.", lambda: _sum(ring), "result")
-        observe("gateway_keys_age_seconds", "Since the oldest key set was last fetched.", lambda: _age(ring))
+        observe(
+            "gateway_key_fetches_total", "Fetches of key sets, by result: ok or failed.", lambda: _sum(ring), "result"
+        )
+        observe(
+            "gateway_keys_age_seconds",
+            "Since the oldest key set was last fetched; 0 when none is fetched.",
+            lambda: _age(ring),
+            merge="max",
+        )
 
 
 class OfflineVerifier:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gateway.core.claims import ClaimFault, ClaimPolicy, judge
@@ -25,6 +26,8 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _MOST_CANDIDATES: Final = 8
 _DEEPEST: Final = 32
+_HORIZON: Final = (60, 300, 900, 3600, 43200, 86400)
+_MOST_LOOKED_AT: Final = 10_000
 
 
 class _MalformedError(Exception):
@@ -102,6 +105,21 @@ class Verifier:
             return None
         known = self._young.get(token) or self._old.get(token)
         return known if known is not None and known.expires > now - self._policy.leeway else None
+
+    def expiring(self, now: float) -> dict[str, int]:
+        """How many remembered tokens expire within so many seconds, cumulative; the last has no bound.
+
+        Args:
+            now: epoch seconds.
+        """
+        # A full memo is looked at in part: the answer is for a graph, and the loop waits for it.
+        left = [
+            known.expires - now for known in islice(chain(self._young.values(), self._old.values()), _MOST_LOOKED_AT)
+        ]
+        share = len(self) / len(left) if left else 1.0
+        return {str(bound): round(share * sum(1 for seconds in left if seconds <= bound)) for bound in _HORIZON} | {
+            "+Inf": len(self)
+        }
 
     def _recalled(self, token: str) -> Principal | None:
         known = self._old.pop(token, None)

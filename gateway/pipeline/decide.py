@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gateway.core.fields import Directives
     from gateway.core.model import RequestHead, VisibilityDomain
     from gateway.pipeline.budget import Budget
+    from gateway.pipeline.drift import Drift
 
 
 def _never() -> float:
@@ -50,6 +51,7 @@ class Policy:
         chance: a number between 0 and 1 for each hit, by which one of many refreshes a page early; 1 is never.
         admission: rate limits, None for none.
         budget: what the controller's own limits leave, None when nobody looks.
+        drift: samples hits whose page is compared with the controller's answer of now, None for none.
     """
 
     routes: RouteTable
@@ -59,6 +61,7 @@ class Policy:
     chance: Callable[[], float] = _never
     admission: Admission | None = None
     budget: Budget | None = None
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,8 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
         exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None
         exchange.refresh = exchange.verdict is Verdict.STALE or _due_early(exchange, policy, now)
+        if policy.drift is not None and exchange.verdict is Verdict.HIT and policy.drift.due():
+            exchange.refresh = exchange.drift = True
         if policy.budget is not None:
             policy.budget.spare(exchange, now)
     if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.core.keys import CacheKey
     from gateway.core.model import Fields, Pair, Principal, RequestHead
     from gateway.core.routes import Route
+    from gateway.core.tracing import TraceContext
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.origin import Lookup
 
@@ -95,6 +96,7 @@ class Exchange:
         "collapsed",
         "denied",
         "detail",
+        "drift",
         "entry",
         "fwd_status",
         "head",
@@ -108,11 +110,13 @@ class Exchange:
         "refresh",
         "request_id",
         "route",
+        "saved_seconds",
         "stale",
         "status",
         "step",
         "stored",
         "token_fault",
+        "trace",
         "upstream_seconds",
         "verdict",
     )
@@ -139,6 +143,7 @@ class Exchange:
         self.verdict = Verdict.NONE
         self.bypass: Bypass | None = None
         self.refresh = False
+        self.drift = False  # the refresh is also to tell whether the page was still what the controller says
         self.stale: Stale | None = None
         self.collapsed = False
         self.stored = False
@@ -149,6 +154,8 @@ class Exchange:
         self.limited: tuple[str, ...] = ()  # the rate policies that refused, those in shadow mode included
         self.status = 0
         self.upstream_seconds = 0.0
+        self.saved_seconds = 0.0  # what the controller took for another's request that answered this one too
+        self.trace: TraceContext | None = None
 
     def stand_in(self, reason: Stale, status: int | None) -> None:
         """Note that a stored page is served in place of a failure (RFC 5861 §4).

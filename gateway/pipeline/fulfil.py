@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.core.links import Rewriter
     from gateway.core.model import Fields, RequestHead
     from gateway.pipeline.decide import Policy
+    from gateway.pipeline.drift import Drift
     from gateway.pipeline.outgoing import Outgoing
     from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
 
@@ -175,7 +176,10 @@ class Pipeline:
 
     async def _fill(self, exchange: Exchange) -> Reply:
         fill, joined = await self._fetch_page(exchange)
-        exchange.upstream_seconds = 0.0 if joined else fill.seconds
+        if joined:
+            exchange.saved_seconds = fill.seconds
+        else:
+            exchange.upstream_seconds = fill.seconds
         if fill.entry is not None:
             exchange.stored, exchange.collapsed = True, joined
             if joined and exchange.verdict is Verdict.MISS:
@@ -254,7 +258,11 @@ class Pipeline:
             received_at=exchange.received_at,
         )
         question.route, question.key = exchange.route, key
-        task = asyncio.ensure_future(self._refresh(question))
+        drift = self.policy.drift if exchange.drift else None
+        if drift is not None and exchange.entry is not None and drift.begin():
+            task = asyncio.ensure_future(self._probe(question, exchange.entry, drift))
+        else:
+            task = asyncio.ensure_future(self._refresh(question))
         self._behind[key] = task
         task.add_done_callback(lambda _: self._behind.pop(key))
 
@@ -266,6 +274,25 @@ class Pipeline:
             return
         failed = fill.page.status in _FAILURES
         self.refreshes["failed" if failed else "not-stored" if fill.entry is None else "stored"] += 1
+
+    async def _probe(self, exchange: Exchange, served: Entry, drift: Drift) -> None:
+        """Refresh a page that counts as fresh, and tell whether it was what the controller says now."""
+        tags = (*tags_of_page(exchange.row, exchange.head.target.path), ANY_GROUP)
+        generation = self.policy.store.generation(tags)
+        try:
+            fill, _ = await self._fetch_page(exchange)
+        except UpstreamError:
+            drift.end("failed")
+        except BaseException:
+            drift.abandon()
+            raise
+        else:
+            if self.policy.store.generation(tags) != generation:
+                drift.end("overtaken")  # a write through this gateway, which drops what it makes wrong
+            elif fill.entry is None:
+                drift.end("failed" if fill.page.status in _FAILURES else "not-stored")
+            else:
+                drift.compare(served, fill.entry)
 
     # -- answers that are not stored
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Final
 
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import MIB, ReadError, Scalar, Size, format_size
+from gateway.settings.scalars import MIB, Ratio, ReadError, Scalar, Size, format_size
 from gateway.settings.section import Section
 
 _PERCENT: Final = re.compile(r"(100|[1-9]?[0-9])%")
@@ -50,6 +50,9 @@ class Cache(Section):
     max_domain_share: Percent = 0.25
     """How much of `max_bytes` the pages of one principal may take, so that none can crowd out the others; pages that \
 several principals share are not counted."""
+    drift_sample: Ratio = 0.0
+    """The share of hits whose page is fetched anew behind the answer and compared, one at a time: `0.001` is one of \
+a thousand. What differs had changed past this gateway; `gateway_cache_drift_checks_total` counts it."""
 
     def problems(self) -> Iterator[Problem]:
         """A page that could never fit."""

@@ -210,6 +210,17 @@ def _integer(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
+def _ratio(value: object) -> float:
+    text = repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else plain_text(value)
+    if not re.fullmatch(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", text):
+        raise ReadError
+    return float(text)
+
+
+def _write_ratio(value: float) -> float:
+    return int(value) if value.is_integer() else value
+
+
 def _secret(value: object) -> SecretStr:
     text = plain_text(value)
     if not text:
@@ -256,6 +267,16 @@ SIZE: Final = Scalar(
 Duration = Annotated[float, DURATION]
 Size = Annotated[int, SIZE]
 Boolean = Annotated[bool, Scalar("true or false", _boolean, {"type": "boolean"}, bool, "true or false")]
+Ratio = Annotated[
+    float,
+    Scalar(
+        "a share from 0 to 1 such as 0.01",
+        _ratio,
+        {"type": "number", "minimum": 0, "maximum": 1},
+        _write_ratio,
+        "share",
+    ),
+]
 Port = Annotated[int, integer(0, 65_535, "a port number")]
 Count = Annotated[int, integer(1, 1_000_000_000)]
 Text = Annotated[str, Scalar("text that is not empty", _matching(r"(?s:.+)"), _STRING)]

@@ -8,10 +8,12 @@ An operator's purge refuses every fetch under way, whatever it is for.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.invalidation import EVERYTHING, kind_of
+from gateway.core.visibility import kind_of as kind_of_domain
 from gateway.store.eviction import Eviction, Node
 from gateway.store.generations import Generations
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
+_NO_DOMAINS: Final = dict.fromkeys(("public", "anonymous", "global", "principal"), 0)
 
 
 class MemoryStore:
@@ -40,6 +43,7 @@ class MemoryStore:
         self._generations: Final = Generations()
         self._numbers: Final = count(1)
         self.invalidations: Final[dict[str, int]] = {}
+        self._domains: Final[Counter[str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -53,6 +57,11 @@ class MemoryStore:
     def evictions(self) -> Mapping[str, int]:
         """Pages that gave way to others, by why."""
         return self._eviction.counts
+
+    @property
+    def domains(self) -> dict[str, int]:
+        """How many visibility domains have pages stored, by their kind."""
+        return {**_NO_DOMAINS, **Counter(kind_of_domain(domain) for domain in self._domains)}
 
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key, or None."""
@@ -132,6 +141,7 @@ class MemoryStore:
         for victim in self._eviction.add(node):
             self._gone(victim)
         self._nodes[entry.key] = node
+        self._domains[entry.key.domain] += 1
         for tag in entry.tags:
             self._tagged.setdefault(tag, set()).add(entry.key)
         return True
@@ -140,6 +150,10 @@ class MemoryStore:
         """Take a node that the eviction order has let go of out of the table and the index."""
         entry = node.entry
         del self._nodes[entry.key]
+        domain = entry.key.domain
+        self._domains[domain] -= 1
+        if not self._domains[domain]:
+            del self._domains[domain]
         for tag in entry.tags:
             keys = self._tagged.get(tag)
             if keys is not None:

@@ -1,86 +1,73 @@
-"""The metric catalogue: every metric of the gateway, with closed labels, bound once.
+"""Counts exchanges, once each, and exposes the state of the parts. Labels are closed sets, values plain numbers.
 
 Labels are route templates, methods of a closed set, status codes and enum members: never a guid, a user or a raw path
-(peers.md, "Metrics"). Values that other parts already count are read from them when Prometheus asks.
+(peers.md, "Metrics"). A request costs one dictionary look-up and a few additions: everything that can be said of its
+series is worked out when the series is new, everything that is a sum when Prometheus asks (`families.py`). Written and
+read on the event loop's thread alone, so nothing is locked. Values that other parts count are read from them then.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from gateway.pipeline.exchange import Stale
+from gateway.core.tracing import extract
+from gateway.pipeline.exchange import Verdict
+from gateway.telemetry.families import ExchangeFamilies, Merge, Read, Values
+from gateway.telemetry.looplag import LoopLag
+from gateway.telemetry.series import EXEMPLAR_AGE, Histogram, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from prometheus_client.core import Metric
+    from collections.abc import Callable
 
     from gateway.pipeline.exchange import Exchange
 
-    Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_NO_ROUTE: Final = "none"
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+OVERHEAD: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+AGES: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+NO_ROUTE: Final = "none"
+OTHER: Final = "other"
 
 
 class Metrics:
-    """Counts exchanges and exposes the state of the parts.
+    """The metrics of one process.
 
     Args:
         version: the gateway's version, for `gateway_info`.
+
+    Attributes:
+        registry: what `/metrics` exposes.
+        merge: how the values of several processes become one, by metric name: "sum" unless told otherwise.
     """
 
     def __init__(self, version: str) -> None:
         self.registry: Final = CollectorRegistry(auto_describe=True)
-        registry = self.registry
-        self._requests: Final = Counter(
-            "gateway_requests_total",
-            "Requests by route template, method, status code and what the cache did.",
-            ("route", "method", "code", "cache"),
-            registry=registry,
-        )
-        self._seconds: Final = Histogram(
-            "gateway_request_duration_seconds",
-            "From the request head to the last byte of the answer.",
-            ("route", "cache"),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._upstream_seconds: Final = Histogram(
-            "gateway_upstream_request_duration_seconds",
-            "From sending a request to the controller to its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._denials: Final = Counter(
-            "gateway_denials_total",
-            "Answers that the gateway made itself, by named reason.",
-            ("reason",),
-            registry=registry,
-        )
-        self._stale: Final = Counter(
-            "gateway_cache_stale_served_total", "Pages served past their time, by why.", ("reason",), registry=registry
-        )
-        for reason in Stale:
-            self._stale.labels(reason.value)
-        self._aborted: Final = Counter(
-            "gateway_aborted_total", "Exchanges whose answer was not delivered in full.", registry=registry
-        )
-        self._malformed: Final = Counter(
-            "gateway_malformed_requests_total", "Requests that could not be parsed.", registry=registry
-        )
-        self._in_flight: Final = Gauge("gateway_requests_in_flight", "Exchanges under way.", registry=registry)
-        info = Gauge("gateway_info", "Always 1; the version is a label.", ("version",), registry=registry)
-        info.labels(version).set(1)
+        self.merge: Final[dict[str, Merge]] = {}
+        self.in_flight = 0
+        self.aborted = 0
+        self.unparsed = 0
+        # What one series is told apart by decides everything else that is said of it.
+        self.series: Final[dict[tuple[str, str, int, str, str | None, str | None, bool], Series]] = {}
+        self.seconds: Final[dict[tuple[str, ...], Histogram]] = {}
+        self.upstream_seconds: Final[dict[str, Histogram]] = {}
+        self.overhead: Final = {verdict.value: Histogram(OVERHEAD) for verdict in Verdict}
+        self.ages: Final = {verdict.value: Histogram(AGES) for verdict in (Verdict.HIT, Verdict.STALE)}
+        self.lag: Final = Histogram(LAGS)
+        self.loop_lag: Final = LoopLag(self.lag.observe)
+        self.registry.register(ExchangeFamilies(self))
+        ProcessCollector(registry=self.registry)
+        self.merge["process_start_time_seconds"] = "min"
+        self.observe("gateway_requests_in_flight", "Exchanges under way.", lambda: self.in_flight)
+        self.observe("gateway_aborted_total", "Exchanges whose answer was not delivered in full.", lambda: self.aborted)
+        self.observe("gateway_malformed_requests_total", "Requests that could not be parsed.", lambda: self.unparsed)
+        self.observe("gateway_info", "Always 1; the version is a label.", lambda: {version: 1}, "version", merge="max")
 
     def begin(self) -> None:
         """An exchange has begun."""
-        self._in_flight.inc()
+        self.in_flight += 1
 
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """An exchange is over.
@@ -90,26 +77,52 @@ class Metrics:
             complete: whether its answer was delivered in full.
             seconds: from the request head to the end.
         """
-        self._in_flight.dec()
-        route = exchange.route.template if exchange.route is not None else _NO_ROUTE
-        method = exchange.head.method if exchange.head.method in _METHODS else "other"
-        cache = exchange.verdict.value
-        self._requests.labels(route, method, str(exchange.status), cache).inc()
-        self._seconds.labels(route, cache).observe(seconds)
-        if exchange.upstream_seconds:
-            self._upstream_seconds.labels(route).observe(exchange.upstream_seconds)
-        if exchange.denied is not None:
-            self._denials.labels(exchange.denied.value).inc()
-        if exchange.stale is not None:
-            self._stale.labels(exchange.stale.value).inc()
+        self.in_flight -= 1
+        if seconds < 0:
+            seconds = 0.0  # the clock was set back
+        route, denied, stale = exchange.route, exchange.denied, exchange.stale
+        cache: str = exchange.verdict._value_  # `value` is a descriptor written in Python, and this is the hit path
+        key = (
+            NO_ROUTE if route is None else route.template,
+            exchange.head.method,
+            exchange.status,
+            cache,
+            None if denied is None else denied.value,
+            None if stale is None else stale.value,
+            exchange.principal is not None,
+        )
+        series = self.series.get(key) or self._begin_series(exchange, key)
+        series.count += 1
+        histogram = series.seconds
+        bucket = histogram.observe(seconds)
+        if exchange.received_at >= histogram.due[bucket]:
+            self._exemplar(exchange, histogram, bucket, seconds)
+        upstream = exchange.upstream_seconds
+        if upstream:
+            series.upstream.observe(upstream)
+            series.overhead.observe(seconds - upstream if seconds > upstream else 0.0)
+        else:
+            series.overhead.observe(seconds)
+        if series.ages is not None:
+            self._served(exchange, series, series.ages)
+        elif exchange.saved_seconds:
+            series.saved += exchange.saved_seconds
         if not complete:
-            self._aborted.inc()
+            self.aborted += 1
 
     def malformed(self) -> None:
         """A request could not be parsed."""
-        self._malformed.inc()
+        self.unparsed += 1
 
-    def observe(self, name: str, help_text: str, read: Callable[[], Values], label: str | tuple[str, ...] = "") -> None:
+    def observe(
+        self,
+        name: str,
+        help_text: str,
+        read: Callable[[], Values],
+        label: str | tuple[str, ...] = "",
+        *,
+        merge: Merge = "sum",
+    ) -> None:
         """Expose a value that another part keeps; read when scraped.
 
         Args:
@@ -117,34 +130,49 @@ class Metrics:
             help_text: what it says.
             read: the value, or values by label value, or by a tuple of them.
             label: the label's name, or their names, when there are several values.
+            merge: how the values of several processes become one.
         """
         labels = (label,) if isinstance(label, str) else label
-        self.registry.register(_Read(name, help_text, read, tuple(name for name in labels if name)))
+        self.registry.register(Read(name, help_text, read, tuple(name for name in labels if name)))
+        self.merge[name] = merge
 
+    def _served(self, exchange: Exchange, series: Series, ages: Histogram) -> None:
+        """A stored page was the answer: how old it was, and how long the controller would have taken."""
+        entry, found = exchange.entry, exchange.origin
+        if entry is not None:
+            ages.observe(max(0.0, exchange.received_at - entry.stored_at))
+            if series.avoided:
+                series.saved += entry.fetch_seconds
+        elif found is not None and found.variant is not None:
+            ages.observe(found.variant.response.freshness.age(exchange.received_at))
+            if series.avoided:
+                series.saved += found.variant.seconds
 
-class _Read:
-    """A collector over somebody else's numbers."""
+    def _exemplar(self, exchange: Exchange, histogram: Histogram, bucket: int, seconds: float) -> None:
+        """Keep the trace of a slow or fast request, if somebody records it."""
+        histogram.due[bucket] = exchange.received_at + EXEMPLAR_AGE
+        trace = exchange.trace or extract(exchange.head.fields)
+        if trace is not None and trace.sampled:
+            histogram.keep(bucket, trace.trace_id, seconds, exchange.received_at)
 
-    def __init__(self, name: str, help_text: str, read: Callable[[], Values], labels: tuple[str, ...]) -> None:
-        self._name = name
-        self._help = help_text
-        self._read = read
-        self._labels = labels
-
-    def describe(self) -> Iterable[Metric]:
-        return [self._family()]
-
-    def collect(self) -> Iterable[Metric]:
-        family = self._family()
-        values = self._read()
-        if isinstance(values, (int, float)):
-            family.add_metric([], values)
-        else:
-            for found, value in sorted(values.items()):
-                family.add_metric([found] if isinstance(found, str) else found, value)
-        return [family]
-
-    def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
-        if self._name.endswith("_total"):
-            return CounterMetricFamily(self._name, self._help, labels=self._labels)
-        return GaugeMetricFamily(self._name, self._help, labels=self._labels)
+    def _begin_series(self, exchange: Exchange, key: tuple[str, str, int, str, str | None, str | None, bool]) -> Series:
+        route, method, status, cache, denied, stale, known = key
+        known_method = method if method in METHODS else OTHER
+        known_status = status if 100 <= status <= 599 else 0
+        closed = (route, known_method, known_status, cache, denied, stale, known)
+        series = self.series.get(closed)
+        if series is not None:
+            return series
+        seconds = self.seconds.setdefault((route, cache), Histogram(SECONDS))
+        upstream = self.upstream_seconds.setdefault(route, Histogram(SECONDS))
+        series = Series(
+            exchange,
+            method=known_method,
+            code=str(known_status) if known_status else OTHER,
+            seconds=seconds,
+            upstream=upstream,
+            overhead=self.overhead[cache],
+            ages=self.ages.get(cache),
+        )
+        self.series[closed] = series
+        return series

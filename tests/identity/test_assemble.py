@@ -126,7 +126,7 @@ def test_offline_checks_signatures_unless_the_keys_are_elsewhere() -> None:
 def test_the_state_is_observable() -> None:
     seen: dict[str, Any] = {}
     identity = Identity([secret()], POLICY)
-    identity.observe(lambda name, _help, read, *_label: seen.update({name: read}))
+    identity.observe(lambda name, _help, read, *_label, **_merge: seen.update({name: read}))
     good = token(SECRET, "HS256")
     for text in (good, good, "garbage"):
         identity.verify(text, time.time())

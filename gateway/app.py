@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from prometheus_client import generate_latest
 
 from gateway import __version__, assembly
 from gateway.admin.server import application
 from gateway.edge.receive import Limits
 from gateway.edge.server import Server
+from gateway.live.recent import Recent
 from gateway.observed import observe_parts
 from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
@@ -116,7 +118,11 @@ class Gateway:
         )
         loop = asyncio.get_running_loop()
         self.metrics.loop_lag.start()
-        self._admin = web.AppRunner(application(self.metrics.registry, self._checks()), access_log=None)
+        registry = self.metrics.registry
+        self._admin = web.AppRunner(
+            application(registry, self._checks(), Recent(lambda: generate_latest(registry).decode()).status),
+            access_log=None,
+        )
         await self._admin.setup()
         await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
         self._listener = await loop.create_server(

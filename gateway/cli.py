@@ -1,4 +1,4 @@
-"""The command line: run · demo · check · explain · schema. Parses arguments and prints; the work is done elsewhere.
+"""The command line: run · demo · check · explain · schema · top. Parses and prints; the work is done elsewhere.
 
 Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty settings or arguments, 3 an address in use.
 """
@@ -135,6 +135,34 @@ def explain(
         report = explained(settings, method, target, _token(token))
     print(report)
     raise typer.Exit(0 if report.allowed else 1)
+
+
+@app.command()
+def top(
+    *,
+    admin: Annotated[str, typer.Option(help="The admin listener.", metavar="URL")] = "http://127.0.0.1:9090",
+    interval: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 2.0,
+    token: Annotated[
+        str | None, typer.Option(envvar="GATEWAY_ADMIN_TOKEN", help="The admin listener's token, or @FILE.")
+    ] = None,
+    single: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
+) -> None:
+    """Watch a running gateway: rates, hit ratio, latencies, what the controller is spared."""
+    from rich.console import Console
+
+    from gateway.live.top import Source, once, watch
+
+    console = Console()
+    try:
+        source = Source(admin, _token(token))
+        if single or not (console.is_terminal and sys.stdin.isatty()):
+            once(source, interval, console)
+        else:
+            watch(source, interval, console)
+    except (OSError, ValueError) as error:
+        _fail(f"{admin}: {error}", 1)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     **{adapter: frozenset({"core", "pipeline", adapter}) for adapter in ADAPTERS},
     "settings": frozenset({"core", "settings"}),
     "sandbox": frozenset({"sandbox"}),
+    "live": frozenset({"live"}),
 }
 NOT_IN_CORE = frozenset({"asyncio", "time", "logging", "random", "socket", "os", "threading", "subprocess"})
 CODECS = frozenset({"msgspec"})

@@ -1,14 +1,16 @@
-"""/metrics, /healthz and /readyz, on their own listener.
+"""/metrics, /healthz, /readyz and the status page, on their own listener.
 
 Knows no part of the gateway: it is given a registry to expose and checks to ask.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
+
+from gateway.admin.status import add_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,18 +20,25 @@ if TYPE_CHECKING:
 Check = "Callable[[], str | None]"
 
 
-def application(registry: CollectorRegistry, checks: Mapping[str, Callable[[], str | None]]) -> web.Application:
+def application(
+    registry: CollectorRegistry,
+    checks: Mapping[str, Callable[[], str | None]],
+    status: Callable[[], Mapping[str, Any]] | None = None,
+) -> web.Application:
     """The admin application.
 
     Args:
         registry: the metrics to expose.
         checks: readiness checks by name; each says what is wrong, or None.
+        status: makes the numbers of the status page; None for no such page.
     """
     handlers: Final = _Handlers(registry, checks)
     app = web.Application()
     app.router.add_get("/metrics", handlers.metrics)
     app.router.add_get("/healthz", handlers.healthz)
     app.router.add_get("/readyz", handlers.readyz)
+    if status is not None:
+        add_status(app, status)
     return app
 
 

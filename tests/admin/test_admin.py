@@ -185,7 +185,7 @@ async def test_not_ready_and_still_answering_while_draining(start_gateway, start
     await asyncio.wait_for(stopping, 5)
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/v3/info", "/admin"])
+@pytest.mark.parametrize("path", ["/-/", "/metrics/", "/v3/info", "/admin"])
 async def test_nothing_else_is_served_to_the_operator(stub, start_gateway, connect, path: str) -> None:
     assert (await Admin(connect, await start_gateway(stub.url)).get(path)).status == 404
 

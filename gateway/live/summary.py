@@ -92,7 +92,7 @@ class Summary:
     budget: float | None
     loop_lag: float | None
     resident_bytes: float | None
-    cpu: float
+    cpu: float | None
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON's own types."""
@@ -134,7 +134,7 @@ def summarize(change: Change) -> Summary:
         budget=now.worst("gateway_upstream_budget_ratio"),
         loop_lag=now.worst("gateway_event_loop_lag_seconds"),
         resident_bytes=now.worst("process_resident_memory_bytes"),
-        cpu=change.rate("process_cpu_seconds_total"),
+        cpu=change.rate("process_cpu_seconds_total") if "process_cpu_seconds_total" in now.series else None,
     )
 
 

@@ -51,7 +51,7 @@ async def test_the_first_look_has_no_interval_and_the_next_has(busy: Gateway, ht
     await asyncio.sleep(1.05)  # the shortest interval
     found = await status(busy, http)
     assert found["summary"]["verdicts"].keys() == {"hit", "miss", "none"}
-    assert found["summary"]["hit_ratio"] == 0.75
+    assert found["summary"]["hit_ratio"] == pytest.approx(0.75)
     assert len(found["history"]) == 1
 
 

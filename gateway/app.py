@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 
 from gateway import __version__, assembly
 from gateway.admin.server import application
-from gateway.edge.receive import Limits
+from gateway.edge.deadlines import Wheel
 from gateway.edge.server import Server
 from gateway.live.recent import Recent
 from gateway.observed import observe_parts
@@ -77,6 +77,7 @@ class Gateway:
             max_entry_bytes=min(settings.cache.max_entry_bytes, settings.cache.max_bytes),
             max_filling_bytes=settings.cache.max_bytes,
         )
+        self.wheel: Final = Wheel(assembly.deadlines(settings))
         self.metrics: Final = Metrics(__version__)
         observe_parts(self)
         self._draining = False
@@ -111,10 +112,8 @@ class Gateway:
             clock=self._clock,
             strict_api=settings.route_table == "cloud_foundry",
             prefix=urlsplit(settings.public_url).path.rstrip("/"),
-            limits=Limits(
-                settings.limits.max_line_bytes, settings.limits.max_header_bytes, settings.limits.max_body_bytes
-            ),
-            keepalive=settings.listen.keepalive,
+            limits=assembly.limits(settings),
+            wheel=self.wheel,
         )
         loop = asyncio.get_running_loop()
         self.metrics.loop_lag.start()

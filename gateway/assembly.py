@@ -10,6 +10,8 @@ from gateway.core.claims import ClaimPolicy
 from gateway.core.forwarding import TrustedProxies
 from gateway.core.model import Fields
 from gateway.core.routes import RouteTable
+from gateway.edge.deadlines import Deadlines
+from gateway.edge.receive import Limits
 from gateway.identity.assemble import Identity
 from gateway.limits.memory import MemoryCounters
 from gateway.pipeline.admission import Admission
@@ -39,6 +41,24 @@ def identity(settings: Settings) -> Identity:
         return Identity((), ClaimPolicy(None, frozenset()))
     policy = ClaimPolicy(auth.issuer, frozenset(auth.audiences), auth.leeway)
     return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
+
+
+def limits(settings: Settings) -> Limits:
+    """What a request may measure."""
+    given = settings.limits
+    return Limits(given.max_line_bytes, given.max_header_bytes, given.max_body_bytes)
+
+
+def deadlines(settings: Settings) -> Deadlines:
+    """How long a client may take."""
+    given = settings.limits
+    return Deadlines(
+        head=given.head_timeout,
+        keepalive=settings.listen.keepalive,
+        body_idle=given.body_idle_timeout,
+        request=given.request_timeout,
+        min_rate=given.min_transfer_rate,
+    )
 
 
 def trusted_proxies(settings: Settings) -> TrustedProxies:

@@ -27,6 +27,7 @@ def observe_parts(gateway: Gateway) -> None:
     )
     gateway.identity.observe(observe)
     _limits(gateway)
+    _edge(gateway)
     in_force: dict[tuple[str, ...], float] = {(fingerprint(gateway.settings), gateway.settings.route_table): 1}
     observe(
         "gateway_config_info",
@@ -119,4 +120,16 @@ def _limits(gateway: Gateway) -> None:
         "addresses.",
         lambda: {} if limits is None else limits[1].evictions(),
         "policy",
+    )
+
+
+def _edge(gateway: Gateway) -> None:
+    observe, wheel = gateway.metrics.observe, gateway.wheel
+    observe("gateway_connections", "Connections of clients that are open.", lambda: len(wheel))
+    observe(
+        "gateway_connections_ended_total",
+        "Connections of clients that the gateway ended, by why: idle, head-timeout, head-too-large, content-stalled, "
+        "answer-stalled, request-timeout (docs/edge.md).",
+        lambda: wheel.endings,
+        "reason",
     )

@@ -26,6 +26,7 @@ class Reason(Enum):
     UNKNOWN_ROUTE = "unknown-route"
     BAD_TARGET = "bad-target"
     BAD_REQUEST = "bad-request"
+    REQUEST_TIMEOUT = "request-timeout"
     FIELDS_TOO_LARGE = "fields-too-large"
     BODY_TOO_LARGE = "body-too-large"
     ONLY_IF_CACHED = "only-if-cached"
@@ -61,6 +62,7 @@ ERRORS: Final[dict[Reason, CFError]] = {
     Reason.UNKNOWN_ROUTE: CFError(404, 10000, "CF-NotFound", "Unknown request"),
     Reason.BAD_TARGET: CFError(400, 1004, "CF-BadRequest", "The request target is not acceptable"),
     Reason.BAD_REQUEST: CFError(400, 1004, "CF-BadRequest", "The request is malformed"),
+    Reason.REQUEST_TIMEOUT: CFError(408, 10001, "CF-RequestTimeout", "The request took too long to arrive"),
     Reason.FIELDS_TOO_LARGE: CFError(431, 1004, "CF-BadRequest", "The request fields are too large"),
     Reason.BODY_TOO_LARGE: CFError(413, 1004, "CF-RequestEntityTooLarge", "The request content is too large"),
     Reason.ONLY_IF_CACHED: CFError(504, 10001, "CF-GatewayTimeout", "Not in the cache, and only-if-cached was asked"),

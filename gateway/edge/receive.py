@@ -29,6 +29,10 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class StalledError(RequestPayloadError):
+    """The client let its content stand still, or sent it too slowly."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a request may measure, in bytes.
@@ -102,12 +106,22 @@ def _too_large(limit: int) -> Denial:
 
 
 class Upload:
-    """The request content as it arrives; the first read tells a waiting client to go on (RFC 9110 §10.1.1)."""
+    """The request content as it arrives; the first read tells a waiting client to go on (RFC 9110 §10.1.1).
+
+    Args:
+        request: whose content it is.
+        limit: the most bytes of it; None for no limit.
+
+    Attributes:
+        size: how many bytes of it have been read.
+        waiting: whether a reader waits for the client.
+    """
 
     def __init__(self, request: web.BaseRequest, limit: int | None) -> None:
         self._request = request
         self._limit = limit
-        self._read = 0
+        self.size = 0
+        self.waiting = False
         # Who forwards the content may still be on its way out when the rest is discarded.
         self._reading = asyncio.Lock()
         expects = request.headers.get("Expect", "").strip().lower() == "100-continue"
@@ -133,21 +147,30 @@ class Upload:
                 self._continue = False
                 self._request.transport.write(_CONTINUE)
             content = self._request.content
+            self.waiting = True
             try:
                 piece = await content.readany()
                 # A reader that a chunk's end had woken already is not told of a fault behind it.
                 if not piece and (fault := content.exception()) is not None:
                     raise fault
+            except StalledError as error:
+                raise ContentError(Denial(Reason.REQUEST_TIMEOUT, str(error))) from error
             except (RequestPayloadError, OSError) as error:
                 raise ContentError(
                     Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")
                 ) from error
+            finally:
+                self.waiting = False
         if not piece:
             raise StopAsyncIteration
-        self._read += len(piece)
-        if self._limit is not None and self._read > self._limit:
+        self.size += len(piece)
+        if self._limit is not None and self.size > self._limit:
             raise ContentError(_too_large(self._limit))
         return piece
+
+    def fail(self, error: RequestPayloadError) -> None:
+        """Let whoever reads, now or later, find this fault in place of the rest."""
+        self._request.content.set_exception(error)
 
     async def discard(self, patience: float) -> None:
         """Swallow what is left for a while, so that the answer is not lost in a reset (RFC 9112 §9.6).

@@ -6,6 +6,7 @@ exactly once on every path, cancellation included. Decides nothing about access 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import uuid
@@ -20,24 +21,29 @@ from multidict import CIMultiDict
 
 from gateway.core.errors import Denial, Reason, render
 from gateway.core.forwarding import request_id
+from gateway.edge.deadlines import Watched
 from gateway.edge.receive import Limits, Upload, canonical, head_of
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.pipeline.ports import UpstreamError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.streams import StreamReader
 
+    from gateway.edge.deadlines import Wheel
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
 
 # How long the rest of an unread body is swallowed, so that the answer is not lost in a reset.
 _LINGER: Final = 2.0
-_CLOSING: Final = frozenset({Reason.BAD_REQUEST, Reason.BAD_TARGET, Reason.FIELDS_TOO_LARGE, Reason.BODY_TOO_LARGE})
+_CLOSING: Final = frozenset(
+    {Reason.BAD_REQUEST, Reason.BAD_TARGET, Reason.REQUEST_TIMEOUT, Reason.FIELDS_TOO_LARGE, Reason.BODY_TOO_LARGE}
+)
+# Beside line and fields there are colons, spaces and line ends.
+_HEAD_SLACK: Final = 4096
 _REQUEST_ID: Final = "X-VCAP-Request-ID"
 ADDED: Final = web.ResponseKey("added", list[str])  # fields that aiohttp adds to a response that did not have them
 
@@ -56,7 +62,7 @@ class Request(web.BaseRequest):
             response.headers.popall(added, None)
 
 
-class Connection(RequestHandler):
+class Connection(Watched):
     """A connection whose parse errors are answered in the controller's error format."""
 
     def data_received(self, data: bytes) -> None:
@@ -105,7 +111,7 @@ class Server(web.Server):
         strict_api: whether targets are canonicalised as the Cloud Controller reads them.
         prefix: the path of the public URL, "" for none.
         limits: what a request may measure.
-        keepalive: seconds an idle connection is kept.
+        wheel: watches the connections.
     """
 
     def __init__(
@@ -117,7 +123,7 @@ class Server(web.Server):
         strict_api: bool,
         prefix: str,
         limits: Limits,
-        keepalive: float,
+        wheel: Wheel,
     ) -> None:
         super().__init__(
             self._handle,
@@ -126,7 +132,6 @@ class Server(web.Server):
             max_line_size=limits.max_line_bytes,
             max_field_size=limits.max_header_bytes,
             max_headers=256,
-            keepalive_timeout=keepalive,
             auto_decompress=False,
             access_log=None,
             lingering_time=0.0,  # `_handle` does it, together with whoever reads the content
@@ -137,10 +142,12 @@ class Server(web.Server):
         self._strict_api: Final = strict_api
         self._prefix: Final = prefix
         self._limits: Final = limits
+        self._max_head_bytes: Final = limits.max_line_bytes + limits.max_header_bytes + _HEAD_SLACK
+        self._wheel: Final = wheel
 
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, wheel=self._wheel, max_head_bytes=self._max_head_bytes, loop=self._loop, **self._kwargs)
 
     def _request(
         self,
@@ -168,6 +175,8 @@ class Server(web.Server):
         self._recorder.begin()
         try:
             upload = Upload(request, self._limits.max_body_bytes) if exchange.head.has_body else None
+            if isinstance(request.protocol, Watched):
+                request.protocol.begin(upload)
             reply = await self._reply(request, exchange, upload)
             exchange.status = reply.status
             response = await self._deliver(request, exchange, reply, upload)
@@ -192,7 +201,25 @@ class Server(web.Server):
             )
         except Denial as denial:
             return refuse(exchange, denial)
-        return await self._pipeline.answer(exchange, upload)
+        return await self._answer(request, exchange, upload)
+
+    async def _answer(self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None) -> Reply:
+        """Ask the pipeline, until the whole request has taken too long."""
+        connection = request.protocol
+        try:
+            async with asyncio.timeout(None) as answering:  # no timer: the wheel ends it
+                if isinstance(connection, Watched):
+                    connection.answering = answering
+                return await self._pipeline.answer(exchange, upload)
+        except TimeoutError:
+            if not answering.expired():
+                raise
+            late = upload is not None and not upload.finished
+            reason = Reason.REQUEST_TIMEOUT if late else Reason.UPSTREAM_TIMEOUT
+            return refuse(exchange, Denial(reason, "the whole request took too long"))
+        finally:
+            if isinstance(connection, Watched):
+                connection.answering = None
 
     async def _deliver(
         self, request: web.BaseRequest, exchange: Exchange, reply: Reply, upload: Upload | None

@@ -10,18 +10,17 @@ from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
 from gateway.settings.auth import Auth
 from gateway.settings.cache import Cache
+from gateway.settings.edge import Limits
 from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
 from gateway.settings.scalars import (
-    KIB,
     MIB,
     Count,
     Duration,
     Port,
     Pseudonym,
     Size,
-    format_size,
 )
 from gateway.settings.section import Section
 
@@ -85,23 +84,6 @@ with `route_table: none` it leaves all links as they are."""
     """The largest JSON answer held in memory to rewrite its links; a larger one is a 502."""
 
 
-class Limits(Section):
-    """What a request may measure."""
-
-    max_line_bytes: Size = 64 * KIB
-    """The request line; the cf CLI sends queries of 8 KB."""
-    max_header_bytes: Size = 64 * KIB
-    """All header fields together, and each of them."""
-    max_body_bytes: Size | None = None
-    """The content; without it as much as the upstream takes."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Limits below what every client sends."""
-        for name in ("max_line_bytes", "max_header_bytes"):
-            if getattr(self, name) < KIB:
-                yield Problem((name,), "a size of at least 1KiB", format_size(getattr(self, name)))
-
-
 class Log(Section):
     """What is logged to standard output."""
 
@@ -133,7 +115,7 @@ class Settings(Section):
     trusted_proxies: tuple[IPNetwork, ...] = ()
     """Peers whose `X-Forwarded-*` and `Forwarded` fields are believed; those of all others are replaced."""
     limits: Limits = Limits()
-    """What a request may measure."""
+    """What a request may measure, and how long a client may take."""
     rate_limits: RateLimits = RateLimits()
     """How much of the API anybody may use; by default as much as they like."""
     drain: Duration = 30.0

@@ -102,23 +102,6 @@ async def test_rfc9110_7_8_an_upgrade_is_ignored_and_the_connection_goes_on(stub
     assert (await client.ask("GET /staging/y")).status == 200
 
 
-@pytest.mark.parametrize(
-    "drip", [b"", b"GET /v3 HT", b"GET /v3 HTTP/1.1\r\nHost: a\r\nX"], ids=["nothing", "line", "head"]
-)
-async def test_slowloris_a_head_that_never_ends_is_not_waited_for(stub, start_gateway, connect, drip: bytes) -> None:
-    gateway = await start_gateway(stub.url, listen="{port: 0, keepalive: 200ms}")
-    client = await connect(gateway.url)
-    await client.send(drip)
-    assert await client.ended()
-
-
-async def test_a_connection_idle_after_an_answer_ends(stub, start_gateway, connect) -> None:
-    gateway = await start_gateway(stub.url, listen="{port: 0, keepalive: 200ms}")
-    client = await connect(gateway.url)
-    assert (await client.ask("GET /v3/info")).status == 200
-    assert await client.ended()
-
-
 async def test_a_fault_of_ours_is_500_in_the_controllers_format_and_logged(
     stub, start_gateway, connect, caplog, monkeypatch
 ) -> None:

@@ -50,7 +50,9 @@ routes:
   - {{match: GET /live, cache: {{mode: off}}}}
 cache: {{max_bytes: 64MiB, max_entry_bytes: 1MB}}
 trusted_proxies: [10.0.0.0/8, "::1"]
-limits: {{max_line_bytes: 8KiB, max_header_bytes: 16KiB, max_body_bytes: 2GiB}}
+limits:
+  {{max_line_bytes: 8KiB, max_header_bytes: 16KiB, max_body_bytes: 2GiB, head_timeout: 5s, body_idle_timeout: 20s,
+   min_transfer_rate: 1KiB, request_timeout: 30m}}
 drain: 5s
 log: {{format: console, level: debug}}
 via: edge-1

@@ -1,0 +1,31 @@
+"""Answers to what is no request: raw bytes for a connection that is refused or was waited for too long.
+
+Nothing of them depends on what the client sent, so nothing of it can be reflected.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from gateway.core.errors import render
+
+if TYPE_CHECKING:
+    from gateway.core.errors import Denial
+
+
+def plain(denial: Denial) -> bytes:
+    """A whole response in the controller's v3 format, after which the connection closes."""
+    status, fields, body = render(denial, "/v3")
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in fields.pairs),
+        f"Content-Length: {len(body)}",
+        f"Date: {rfc822_formatted_time()}",
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body

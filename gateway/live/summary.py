@@ -63,7 +63,7 @@ class Summary:
         cache_bytes: bytes they count for.
         breaker: state of the worst circuit breaker: 0 closed, 1 half-open, 2 open; None without one.
         budget: least share left of the controller's own limit.
-        loop_lag: event-loop lag.
+        loop_lag: the event-loop lag that one of a hundred timers exceeds.
         resident_bytes: memory.
         cpu: seconds of processor time a second.
     """
@@ -132,7 +132,7 @@ def summarize(change: Change) -> Summary:
         cache_bytes=now.total("gateway_cache_bytes"),
         breaker=now.worst("gateway_upstream_breaker_state"),
         budget=now.worst("gateway_upstream_budget_ratio"),
-        loop_lag=now.worst("gateway_event_loop_lag_seconds"),
+        loop_lag=change.quantile("gateway_event_loop_lag_seconds", 0.99),
         resident_bytes=now.worst("process_resident_memory_bytes"),
         cpu=change.rate("process_cpu_seconds_total") if "process_cpu_seconds_total" in now.series else None,
     )

@@ -51,6 +51,8 @@ class ClaimPolicy:
 
 
 _REFRESH_SUFFIX: Final = "-r"
+# No clock goes beyond it; a later `exp` is read as this one, since floats end somewhere and integers do not.
+_LATEST: Final = 1 << 53
 _TEXTS: Final = ("iss", "zid", "client_id", "jti")
 
 
@@ -82,7 +84,7 @@ def judge(claims: Mapping[str, Any], policy: ClaimPolicy, now: float) -> Princip
     # They tell visibility domains apart: read as "", two issuers or zones would share one.
     if any(not isinstance(claims.get(name), str | None) for name in _TEXTS):
         return ClaimFault.NOT_TEXT
-    return _principal(claims, frozenset(scopes), expires)
+    return _principal(claims, frozenset(scopes), min(expires, _LATEST))
 
 
 def _principal(claims: Mapping[str, Any], scopes: frozenset[str], expires: int) -> Principal | ClaimFault:

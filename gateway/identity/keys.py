@@ -31,6 +31,7 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     if name in {*_HMAC, *_RSA, *_CURVES.values()}
 }
 _LEAST_RSA_BITS: Final = 2048
+_MOST_RSA_BITS: Final = 8192  # beyond it a single verification holds the event loop for milliseconds
 _MOST_KEYS: Final = 100
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 
@@ -178,7 +179,7 @@ def parse_set(document: bytes, *, allow_symmetric: bool, allow_short: bool = Fal
         KeyLoadError: it is no such document.
     """
     try:
-        data = json.loads(document)
+        data = json.loads(document, object_pairs_hook=_unique)
         members = data["keys"]
     except (ValueError, RecursionError, TypeError, KeyError):
         raise KeyLoadError("not a key set: expected a JSON object with keys") from None
@@ -197,6 +198,14 @@ def parse_set(document: bytes, *, allow_symmetric: bool, allow_short: bool = Fal
         except KeyLoadError as error:
             refused.append((name, str(error)))
     return _consistent(keys, refused)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose member names are unique: of two keys by one name each reader could take another."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member name occurs twice")
+    return members
 
 
 def _consistent(keys: list[Key], refused: list[tuple[str, str]]) -> KeySet:
@@ -219,8 +228,10 @@ def _consistent(keys: list[Key], refused: list[tuple[str, str]]) -> KeySet:
 def _symmetric(
     jwk: Mapping[str, Any], value: object, kid: str | None, algorithms: list[str] | None, *, allow_short: bool
 ) -> Key:
+    if "k" not in jwk and not isinstance(value, str):
+        raise KeyLoadError("its value is no text")
     try:
-        secret = HMACAlgorithm.from_jwk({**jwk, "kty": "oct"}) if "k" in jwk else str(value or "").encode()
+        secret = HMACAlgorithm.from_jwk({**jwk, "kty": "oct"}) if "k" in jwk else str(value).encode()
     except (InvalidKeyError, ValueError, TypeError):
         raise KeyLoadError("its k is no secret") from None
     return from_secret(secret, kid=kid, algorithms=algorithms, allow_short=allow_short)
@@ -238,6 +249,10 @@ def _asymmetric(material: object, kid: str | None, algorithms: Iterable[str] | N
     if isinstance(material, RSAPublicKey):
         if material.key_size < _LEAST_RSA_BITS:
             raise KeyLoadError(f"an RSA key of {material.key_size} bits; {_LEAST_RSA_BITS} are the least")
+        if material.key_size > _MOST_RSA_BITS:
+            raise KeyLoadError(f"an RSA key of {material.key_size} bits; {_MOST_RSA_BITS} are the most")
+        if material.public_numbers().n % 2 == 0:
+            raise KeyLoadError("an RSA key whose modulus is even")
         fit = frozenset(_RSA)
     elif isinstance(material, EllipticCurvePublicKey) and material.curve.name in _CURVES:
         fit = frozenset({_CURVES[material.curve.name]})

@@ -8,7 +8,6 @@ import random
 import signal
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -24,13 +23,18 @@ from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
 from gateway.pipeline.drift import Drift
 from gateway.pipeline.fulfil import Pipeline
-from gateway.telemetry.log import AccessLog
+from gateway.reload import Reloader
+from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.core.routes import RouteTable
+    from gateway.limits.memory import MemoryCounters
+    from gateway.pipeline.admission import Admission
+    from gateway.pipeline.outgoing import Outgoing
     from gateway.settings import Settings
 
 
@@ -40,13 +44,20 @@ class Gateway:
     Args:
         settings: valid settings.
         clock: epoch seconds.
+        source: reads the settings again for a reload; None when they are from no file.
 
     Raises:
         KeyLoadError: a key file or secret cannot be used.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
-        self.settings: Final = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        source: Callable[[], Settings] | None = None,
+    ) -> None:
+        self.settings = settings
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
         self.client: Final = assembly.client(settings)
@@ -54,21 +65,12 @@ class Gateway:
         self.store: Final = assembly.store(settings)
         self.origins: Final = assembly.origins(settings, self.client)
         self.probe: Final = Probe(self.client, host=assembly.upstream_host(settings), path="/healthz")
-        self.routes: Final = assembly.route_table(settings)
-        self.limits: Final = assembly.rate_limits(settings)
+        self.routes = assembly.route_table(settings)
+        self.limits = assembly.rate_limits(settings)
         self.budget: Final = Budget(self.client, clock)
         self.drift: Final = Drift(settings.cache.drift_sample, random.random)
         self.pipeline: Final = Pipeline(
-            policy=Policy(
-                self.routes,
-                self.identity,
-                self.store,
-                settings.via,
-                random.random,
-                admission=None if self.limits is None else self.limits[0],
-                budget=self.budget,
-                drift=self.drift if settings.cache.drift_sample else None,
-            ),
+            policy=self._policy(),
             upstream=self.budget,
             links=self.origins,
             outgoing=assembly.outgoing(settings),
@@ -79,7 +81,9 @@ class Gateway:
         )
         self.wheel: Final = Wheel(assembly.deadlines(settings))
         self.metrics: Final = Metrics(__version__)
+        self.reloader: Final = Reloader(self, source, clock)
         observe_parts(self)
+        self._access: Final = AccessLog(self.metrics)
         self._draining = False
         self._server: Server | None = None
         self._listener: asyncio.Server | None = None
@@ -108,10 +112,10 @@ class Gateway:
         )
         self._server = Server(
             self.pipeline,
-            AccessLog(self.metrics),
+            self._access,
             clock=self._clock,
             strict_api=settings.route_table == "cloud_foundry",
-            prefix=urlsplit(settings.public_url).path.rstrip("/"),
+            prefix=assembly.prefix(settings),
             limits=assembly.limits(settings),
             wheel=self.wheel,
         )
@@ -119,7 +123,12 @@ class Gateway:
         self.metrics.loop_lag.start()
         registry = self.metrics.registry
         self._admin = web.AppRunner(
-            application(registry, self._checks(), Recent(lambda: generate_latest(registry).decode()).status),
+            application(
+                registry,
+                self._checks(),
+                Recent(lambda: generate_latest(registry).decode()).status,
+                {"reload": self.reloader.answer},
+            ),
             access_log=None,
         )
         await self._admin.setup()
@@ -128,6 +137,39 @@ class Gateway:
             self._server, settings.listen.host, settings.listen.port, backlog=settings.listen.backlog
         )
         self.log.info("listening", url=self.url, admin=self.admin_url, public_url=settings.public_url)
+
+    def reconfigure(
+        self,
+        settings: Settings,
+        routes: RouteTable,
+        limits: tuple[Admission, MemoryCounters] | None,
+        outgoing: Outgoing,
+    ) -> None:
+        """Put other settings in force, whose parts were built from them; does not wait and does not fail."""
+        old, self.settings = self.settings, settings
+        self.routes, self.limits = routes, limits
+        self.pipeline.reconfigure(self._policy(), outgoing)
+        if self._server is not None:
+            self._server.reconfigure(
+                prefix=assembly.prefix(settings),
+                limits=assembly.limits(settings),
+            )
+        self.wheel.adopt(assembly.deadlines(settings))
+        if old.log.level != settings.log.level:
+            configure(level=settings.log.level, json=settings.log.format == "json")
+            self._access.renew()
+
+    def _policy(self) -> Policy:
+        return Policy(
+            self.routes,
+            self.identity,
+            self.store,
+            self.settings.via,
+            random.random,
+            admission=None if self.limits is None else self.limits[0],
+            budget=self.budget,
+            drift=self.drift if self.settings.cache.drift_sample else None,
+        )
 
     async def stop(self) -> None:
         """Not ready, stop accepting, finish what is under way within `drain`, then close everything."""
@@ -145,12 +187,13 @@ class Gateway:
             await self.origins.stop()
         await self.probe.stop()
         await self.identity.stop()
+        await self.reloader.stop()
         await self.client.stop()
         if self._admin is not None:
             await self._admin.cleanup()
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until SIGINT or SIGTERM.
+        """Serve until SIGINT or SIGTERM; SIGHUP reloads.
 
         Args:
             ready: called once clients can connect.
@@ -162,6 +205,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.begin)
         try:
             await self.start()
             ready()

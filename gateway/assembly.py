@@ -61,6 +61,11 @@ def deadlines(settings: Settings) -> Deadlines:
     )
 
 
+def prefix(settings: Settings) -> str:
+    """The path of the public URL, "" for none."""
+    return urlsplit(settings.public_url).path.rstrip("/")
+
+
 def trusted_proxies(settings: Settings) -> TrustedProxies:
     """The peers whose forwarding fields are believed."""
     return TrustedProxies(str(network) for network in settings.trusted_proxies)

@@ -60,15 +60,16 @@ def common(
 
 @app.command()
 def run(config: Config) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the file again."""
     from gateway.app import Gateway
+    from gateway.settings import load
     from gateway.telemetry.log import configure
 
     settings = _settings(config)
     _refuse_leaks(config, settings)
     configure(level=settings.log.level, json=settings.log.format == "json")
     with _faulty_keys(config):
-        gateway = Gateway(settings)
+        gateway = Gateway(settings, source=lambda: load(config))
     _serve(gateway.run())
 
 

@@ -28,14 +28,18 @@ def observe_parts(gateway: Gateway) -> None:
     gateway.identity.observe(observe)
     _limits(gateway)
     _edge(gateway)
-    in_force: dict[tuple[str, ...], float] = {(fingerprint(gateway.settings), gateway.settings.route_table): 1}
+    _reloads(gateway)
     observe(
         "gateway_config_info",
         "Always 1; the labels say which settings are in force: the first digits of the SHA-256 of their redacted form.",
-        lambda: in_force,
+        lambda: _in_force(gateway.settings),
         ("sha256", "route_table"),
         merge="max",
     )
+
+
+def _in_force(settings: Settings) -> dict[tuple[str, ...], float]:
+    return {(fingerprint(settings), settings.route_table): 1.0}
 
 
 def fingerprint(settings: Settings) -> str:
@@ -89,7 +93,7 @@ def _cache(gateway: Gateway) -> None:
 
 
 def _limits(gateway: Gateway) -> None:
-    observe, limits = gateway.metrics.observe, gateway.limits
+    observe = gateway.metrics.observe
     observe(
         "gateway_upstream_budget_ratio",
         "The least share of the controller's own rate limit that any principal has left; 1 when it says nothing.",
@@ -105,20 +109,20 @@ def _limits(gateway: Gateway) -> None:
         "gateway_ratelimit_decisions_total",
         "What rate policies decided: allowed or limited; in mode shadow what they would have. Of "
         "failed_authentications: failures, and tokens refused unverified.",
-        lambda: {} if limits is None else limits[0].decisions(),
+        lambda: {} if gateway.limits is None else gateway.limits[0].decisions(),
         ("policy", "decision", "mode"),
     )
     observe(
         "gateway_ratelimit_buckets",
         "Buckets kept, i.e. whose owner asked lately, by policy.",
-        lambda: {} if limits is None else limits[1].buckets(),
+        lambda: {} if gateway.limits is None else gateway.limits[1].buckets(),
         "policy",
     )
     observe(
         "gateway_ratelimit_evictions_total",
         "Buckets forgotten before they were full again: rate_limits.max_buckets is too small, or somebody has many "
         "addresses.",
-        lambda: {} if limits is None else limits[1].evictions(),
+        lambda: {} if gateway.limits is None else gateway.limits[1].evictions(),
         "policy",
     )
 
@@ -132,4 +136,26 @@ def _edge(gateway: Gateway) -> None:
         "answer-stalled, request-timeout (docs/edge.md).",
         lambda: wheel.endings,
         "reason",
+    )
+
+
+def _reloads(gateway: Gateway) -> None:
+    observe, reloader = gateway.metrics.observe, gateway.reloader
+    observe(
+        "gateway_config_last_reload_successful",
+        "1 when the last reload went well or there was none, 0 when it was refused and the settings before it stay.",
+        lambda: float(reloader.successful),
+        merge="min",
+    )
+    observe(
+        "gateway_config_last_reload_success_timestamp_seconds",
+        "When settings were last put in force.",
+        lambda: reloader.succeeded_at,
+        merge="min",
+    )
+    observe(
+        "gateway_config_reloads_total",
+        "Reloads, by how they ended: applied, refused.",
+        lambda: reloader.results,
+        "result",
     )

@@ -10,7 +10,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gateway"
 ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "telemetry", "admin"})
-ROOTS = frozenset({"app", "assembly", "observed", "catalogue", "cli", "check", "lint", "explain", "demo", "__main__"})
+ROOTS = frozenset(
+    {"app", "assembly", "observed", "catalogue", "cli", "check", "lint", "explain", "demo", "reload", "__main__"}
+)
 
 MAY_IMPORT = {
     "core": frozenset({"core"}),

@@ -1,11 +1,12 @@
-"""/metrics, /healthz, /readyz and the status page, on their own listener.
+"""/metrics, /healthz, /readyz, the status page and what an operator may have done, on their own listener.
 
-Knows no part of the gateway: it is given a registry to expose and checks to ask.
+Knows no part of the gateway: it is given a registry to expose, checks to ask and actions to take. An action asks for a
+field that no page of another site can send without asking first, and for the lack of one that every page sends.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
@@ -13,17 +14,24 @@ from prometheus_client.exposition import choose_encoder
 from gateway.admin.status import add_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
 
 Check = "Callable[[], str | None]"
 
 
+Action: TypeAlias = "Callable[[], Awaitable[tuple[int, object]]]"
+"""Does something; gives a status and what to say of it in JSON."""
+
+HEADER: Final = "X-Gateway-Admin"
+
+
 def application(
     registry: CollectorRegistry,
     checks: Mapping[str, Callable[[], str | None]],
     status: Callable[[], Mapping[str, Any]] | None = None,
+    actions: Mapping[str, Action] | None = None,
 ) -> web.Application:
     """The admin application.
 
@@ -31,6 +39,7 @@ def application(
         registry: the metrics to expose.
         checks: readiness checks by name; each says what is wrong, or None.
         status: makes the numbers of the status page; None for no such page.
+        actions: what `POST /-/<name>` does.
     """
     handlers: Final = _Handlers(registry, checks)
     app = web.Application()
@@ -39,7 +48,20 @@ def application(
     app.router.add_get("/readyz", handlers.readyz)
     if status is not None:
         add_status(app, status)
+    for name, action in (actions or {}).items():
+        app.router.add_post(f"/-/{name}", _guarded(action))
     return app
+
+
+def _guarded(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(request: web.Request) -> web.Response:
+        if "Origin" in request.headers or not (HEADER in request.headers or request.content_type == "application/json"):
+            fault = f"send {HEADER}: 1 or Content-Type: application/json, and no Origin"
+            return web.json_response({"faults": [fault]}, status=403)
+        status, content = await action()
+        return web.json_response(content, status=status)
+
+    return handler
 
 
 class _Handlers:

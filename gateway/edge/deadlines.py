@@ -119,9 +119,7 @@ class Wheel:
     """
 
     def __init__(self, deadlines: Deadlines) -> None:
-        self.deadlines: Final = deadlines
-        given = (deadlines.head, deadlines.keepalive, deadlines.body_idle, deadlines.request)
-        self._turn: Final = min([_TURN, *(limit / _PRECISION for limit in given if limit > 0)])
+        self.adopt(deadlines)
         self._slots: Final[tuple[set[Watched], ...]] = tuple(set() for _ in range(_SLOTS))
         self._swept: Final = [0.0] * _SLOTS
         self._next = 0
@@ -133,6 +131,12 @@ class Wheel:
 
     def __len__(self) -> int:
         return sum(map(len, self._slots))
+
+    def adopt(self, deadlines: Deadlines) -> None:
+        """Hold clients to other deadlines from the next tick on."""
+        self.deadlines = deadlines
+        given = (deadlines.head, deadlines.keepalive, deadlines.body_idle, deadlines.request)
+        self._turn = min([_TURN, *(limit / _PRECISION for limit in given if limit > 0)])
 
     def add(self, connection: Watched) -> None:
         """Watch a connection from now on."""

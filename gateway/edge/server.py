@@ -140,10 +140,19 @@ class Server(web.Server):
         self._recorder: Final = recorder
         self._clock: Final = clock
         self._strict_api: Final = strict_api
-        self._prefix: Final = prefix
-        self._limits: Final = limits
-        self._max_head_bytes: Final = limits.max_line_bytes + limits.max_header_bytes + _HEAD_SLACK
         self._wheel: Final = wheel
+        self.reconfigure(prefix=prefix, limits=limits)
+
+    def reconfigure(self, *, prefix: str, limits: Limits) -> None:
+        """Serve by other settings from now on; what a head may measure, new connections.
+
+        Args:
+            prefix: the path of the public URL, "" for none.
+            limits: what a request may measure.
+        """
+        self._prefix, self._limits = prefix, limits
+        self._max_head_bytes = limits.max_line_bytes + limits.max_header_bytes + _HEAD_SLACK
+        self._kwargs |= {"max_line_size": limits.max_line_bytes, "max_field_size": limits.max_header_bytes}
 
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.identity.keys import Key, KeyLoadError, KeySet, from_pem, from_secret, parse_set
 from gateway.identity.sources import KeyRing
 from gateway.identity.verifier import Verifier, unverified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from gateway.core.claims import ClaimPolicy
     from gateway.core.model import Principal
@@ -91,13 +91,13 @@ class Identity:
         max_token_bytes: int = 16 * 1024,
         memo_entries: int = 10_000,
     ) -> None:
-        self._policy: Final = policy
+        self._policy = policy
         static = tuple(key for position, described in enumerate(keys) for key in _static(position, described))
         named = [key.kid for key in static if key.kid is not None]
         twice = sorted({kid for kid in named if named.count(kid) > 1})
         if twice:
             raise KeyLoadError(f"several keys have the same kid: {', '.join(twice)}")
-        self.ring: Final = KeyRing(KeySet(static))
+        self.ring = KeyRing(KeySet(static))
         for described in keys:
             if described.url is not None:
                 self.ring.add(
@@ -105,18 +105,50 @@ class Identity:
                     interval=described.refresh_interval,
                     allow_symmetric=described.allow_short_secret,
                 )
-        self._verifier: Final = Verifier(
-            lambda: self.ring.current,
+        ring = self.ring
+        self._verifier = Verifier(
+            lambda: ring.current,
             policy,
             refetchable=bool(self.ring.sources),
             max_token_bytes=max_token_bytes,
             memo_entries=memo_entries,
         )
-        self.verify: Final = self._verifier.verify
-        self.remembered: Final = self._verifier.remembered
-        self.start: Final = self.ring.start
-        self.stop: Final = self.ring.stop
-        self.fetch_for: Final = self.ring.fetch_for
+        self._bind()
+
+    def _bind(self) -> None:
+        """Whoever verifies calls the parts themselves, without a step between."""
+        self.verify = self._verifier.verify
+        self.remembered = self._verifier.remembered
+        self.start = self.ring.start
+        self.stop = self.ring.stop
+        self.fetch_for = self.ring.fetch_for
+
+    def alike(self, other: Identity) -> bool:
+        """Whether the keys from files and secrets are those of another one, whose settings are the same."""
+        return not self.ring.static_differs(other.ring)
+
+    async def prepare(self, other: Identity) -> None:
+        """Start another one that is to replace this one; keys from the same URLs are taken over.
+
+        Raises:
+            KeyLoadError: it would have no key, where there is one now.
+        """
+        other.ring.succeed(self.ring)
+        await other.start()
+        if other.fault is not None and self.fault is None:
+            await other.stop()
+            raise KeyLoadError(other.fault)
+
+    def adopt(self, other: Identity) -> Coroutine[Any, Any, None]:
+        """Go on with the keys and claim rules of another one, which has been prepared.
+
+        Returns:
+            What ends the parts that were replaced, once those who wait for them have what they wait for.
+        """
+        other._verifier.succeed(self._verifier)
+        before, self.ring, self._verifier, self._policy = self.ring, other.ring, other._verifier, other._policy
+        self._bind()
+        return before.retire()
 
     @property
     def fault(self) -> str | None:
@@ -141,30 +173,32 @@ class Identity:
         Args:
             observe: takes name, help, a function that reads the value, and a label name for several values.
         """
-        ring, verifier = self.ring, self._verifier
         observe(
             "gateway_auth_verifications_total",
             "Tokens verified, not counting remembered ones, by result: accepted, or the fault's name.",
-            lambda: {"accepted": 0, **verifier.results},
+            lambda: {"accepted": 0, **self._verifier.results},
             "result",
         )
-        observe("gateway_auth_memo_hits_total", "Tokens known from before.", lambda: verifier.memo_hits)
-        observe("gateway_auth_memo_entries", "Verified tokens remembered.", lambda: len(verifier))
+        observe("gateway_auth_memo_hits_total", "Tokens known from before.", lambda: self._verifier.memo_hits)
+        observe("gateway_auth_memo_entries", "Verified tokens remembered.", lambda: len(self._verifier))
         observe(
             "gateway_auth_memo_tokens_expiring",
             "Remembered tokens that expire within so many seconds; of more than 10,000 an estimate.",
-            lambda: verifier.expiring(time.time()),
+            lambda: self._verifier.expiring(time.time()),
             "within",
         )
-        observe("gateway_keys", "Verification keys at hand.", lambda: len(ring.current.keys), merge="max")
-        observe("gateway_keys_unknown_total", "Tokens that named an unknown key.", lambda: ring.unknown)
+        observe("gateway_keys", "Verification keys at hand.", lambda: len(self.ring.current.keys), merge="max")
+        observe("gateway_keys_unknown_total", "Tokens that named an unknown key.", lambda: self.ring.unknown)
         observe(
-            "gateway_key_fetches_total", "Fetches of key sets, by result: ok or failed.", lambda: _sum(ring), "result"
+            "gateway_key_fetches_total",
+            "Fetches of key sets, by result: ok or failed.",
+            lambda: _sum(self.ring),
+            "result",
         )
         observe(
             "gateway_keys_age_seconds",
             "Since the oldest key set was last fetched; 0 when none is fetched.",
-            lambda: _age(ring),
+            lambda: _age(self.ring),
             merge="max",
         )
 

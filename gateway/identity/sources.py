@@ -40,7 +40,7 @@ class UrlSource:
     def __init__(self, url: str, *, interval: float, allow_symmetric: bool, on_change: Callable[[], None]) -> None:
         self.url: Final = url
         self.interval: Final = interval
-        self._allow_symmetric: Final = allow_symmetric
+        self.allow_symmetric: Final = allow_symmetric
         self._on_change: Final = on_change
         self._begun = 0
         self._heard = 0
@@ -64,8 +64,8 @@ class UrlSource:
         try:
             keys = parse_set(
                 await _document(session, self.url),
-                allow_symmetric=self._allow_symmetric,
-                allow_short=self._allow_symmetric,
+                allow_symmetric=self.allow_symmetric,
+                allow_short=self.allow_symmetric,
             )
             _insist_on_keys(keys)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, refreshing goes on with the keys at hand
@@ -132,6 +132,27 @@ class KeyRing:
         )
         await self._fetch_all()
         self._tasks = [asyncio.create_task(self._keep_fresh(source)) for source in self.sources]
+
+    def succeed(self, other: KeyRing) -> None:
+        """Begin with the keys that another ring has fetched from the same sources; before `start`."""
+        before = {(source.url, source.allow_symmetric): source for source in other.sources}
+        for source in self.sources:
+            old = before.get((source.url, source.allow_symmetric))
+            if old is not None:
+                source.keys, source.fetched_at, source.fault = old.keys, old.fetched_at, old.fault
+                source.fetches.update(old.fetches)
+        self.unknown = other.unknown
+        self._combine()
+
+    def static_differs(self, other: KeyRing) -> bool:
+        """Whether the keys from files and secrets are not the same."""
+        return _differs(self._static, other._static)
+
+    async def retire(self) -> None:
+        """Stop refreshing, but let a fetch end that requests wait for."""
+        if self._fetching is not None:
+            await asyncio.wait([self._fetching])
+        await self.stop()
 
     async def stop(self) -> None:
         """Stop refreshing."""

@@ -33,15 +33,16 @@ _Cell = list[Any]
 
 
 class _Table:
-    __slots__ = ("capacity", "cells", "decide", "evictions", "idle", "name", "shadow")
+    __slots__ = ("capacity", "cells", "decide", "evictions", "idle", "name", "policy", "shadow")
 
     def __init__(self, policy: RatePolicy, capacity: int) -> None:
+        self.policy: Final = policy
         self.name: Final = policy.name
         self.shadow: Final = policy.mode is Mode.SHADOW
         self.capacity: Final = capacity
         self.decide: Final[Any] = policy.bucket.decide  # states are its own affair
         self.idle: Final[Any] = policy.bucket.idle
-        self.cells: Final[OrderedDict[Key, _Cell]] = OrderedDict()
+        self.cells: OrderedDict[Key, _Cell] = OrderedDict()
         self.evictions = 0
 
     def enter(self, key: Key, cell: _Cell | None, state: Any, now: float) -> None:
@@ -136,6 +137,21 @@ class MemoryCounters:
                 tables[number].enter(key, cell, state, now)
         return decisions
 
+    def succeed(self, other: MemoryCounters) -> None:
+        """Go on with the buckets of counters that these replace, where a policy counts whom and what it did.
+
+        Args:
+            other: may be in use for requests under way; both then take from the same buckets.
+        """
+        before = {table.name: table for table in other._tables}
+        for table in self._tables:
+            old = before.get(table.name)
+            if old is None:
+                continue
+            table.evictions = old.evictions
+            if old.policy.who is table.policy.who and _arithmetic(old.policy) == _arithmetic(table.policy):
+                table.cells = old.cells
+
     def buckets(self) -> Mapping[str, int]:
         """Buckets kept, by policy."""
         return {table.name: len(table.cells) for table in self._tables}
@@ -143,3 +159,8 @@ class MemoryCounters:
     def evictions(self) -> Mapping[str, int]:
         """Buckets forgotten before they were full again, by policy."""
         return {table.name: table.evictions for table in self._tables}
+
+
+def _arithmetic(policy: RatePolicy) -> tuple[type, float, float, float]:
+    bucket = policy.bucket
+    return type(bucket), bucket.limit, bucket.window, bucket.quota

@@ -236,12 +236,22 @@ class Admission:
             rule.allowed += 1
             self._counters.take(((rule.number, (self.address(exchange.head),), 1.0),), now)
 
+    def succeed(self, other: Admission) -> None:
+        """Go on counting decisions where the admission that this one replaces stops."""
+        before = {(rule.policy.name, rule.policy.mode): rule for rule in other._all()}
+        for rule in self._all():
+            old = before.get((rule.policy.name, rule.policy.mode))
+            if old is not None:
+                rule.allowed, rule.refused = old.allowed, old.refused
+
+    def _all(self) -> list[Rule]:
+        return [*self._rules, *([] if self._failures is None else [self._failures])]
+
     def decisions(self) -> Mapping[tuple[str, ...], int]:
         """Decisions so far, by (policy, decision, mode)."""
-        rules = [*self._rules, *([] if self._failures is None else [self._failures])]
         return {
             (rule.policy.name, decision, rule.policy.mode.value): count
-            for rule in rules
+            for rule in self._all()
             for decision, count in (("allowed", rule.allowed), ("limited", rule.refused))
         }
 

@@ -101,10 +101,10 @@ class Pipeline:
         max_entry_bytes: int = 32 << 20,
         max_filling_bytes: int = 256 << 20,
     ) -> None:
-        self.policy: Final = policy
+        self.policy = policy
         self._upstream: Final = upstream
         self._links: Final = links
-        self._outgoing: Final = outgoing
+        self._outgoing = outgoing
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
         self._fills: Final[Collapse[Fill]] = Collapse()
@@ -122,6 +122,17 @@ class Pipeline:
             max_entry_bytes=max_entry_bytes,
             max_filling_bytes=max_filling_bytes,
         )
+
+    def reconfigure(self, policy: Policy, outgoing: Outgoing) -> None:
+        """Judge and ask by other settings from now on. Who is on the way already keeps the row and links it has.
+
+        Args:
+            policy: over the same store.
+            outgoing: how request fields are made for the controller.
+        """
+        self.policy, self._outgoing = policy, outgoing
+        self.writes.outgoing = outgoing
+        self._origin.adopt(outgoing)
 
     async def answer(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
         """Carry an exchange to its reply.

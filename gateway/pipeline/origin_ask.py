@@ -67,7 +67,7 @@ class Asker:
         self._stored: Final = stored
         self._upstream: Final = upstream
         self._links: Final = links
-        self._outgoing: Final = outgoing
+        self.outgoing = outgoing
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
         self._budget: Final = Budget(max_filling_bytes)
@@ -96,11 +96,11 @@ class Asker:
 
     def request(self, exchange: Exchange) -> RequestHead:
         """The request as the origin gets it."""
-        return self._outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
+        return self.outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
 
     def fields(self, exchange: Exchange, response: UpstreamResponse, rewriter: Rewriter | None) -> Fields:
         """The fields of an answer for the client; without what its rewritten content will not match."""
-        fields = response_fields(response.head, exchange.row, rewriter, self._outgoing.via)
+        fields = response_fields(response.head, exchange.row, rewriter, self.outgoing.via)
         rewriting = rewriter is not None and exchange.row.rewrite
         return without_byte_exact(fields) if rewriting and (is_json(fields) or response.head.status == 304) else fields
 

@@ -86,7 +86,6 @@ class OriginFetch:
         self._cache_name: Final = cache_name
         self._upstream: Final = upstream
         self._cloud_foundry: Final = links is not None
-        self._outgoing: Final = outgoing
         self._clock: Final = clock
         self._wait: Final = wait
         self._asker: Final = Asker(
@@ -133,6 +132,10 @@ class OriginFetch:
         self._refreshing.add(key)
         task = self._asker.spawn(self._refresh(exchange, key))
         task.add_done_callback(lambda _: self._refreshing.discard(key))
+
+    def adopt(self, outgoing: Outgoing) -> None:
+        """Make request fields in another way from now on."""
+        self._asker.outgoing = outgoing
 
     async def drain(self) -> None:
         """Wait for the refreshes and the answers that are coming in."""
@@ -355,7 +358,7 @@ class OriginFetch:
 
     def _origins(self, exchange: Exchange) -> tuple[str, ...]:
         """The origins under which this server is known: as this client calls it, as all should, as the origin does."""
-        out, host = self._outgoing, exchange.head.fields.get("host")
+        out, host = self._asker.outgoing, exchange.head.fields.get("host")
         public = f"{out.external_scheme}://{out.external_host}"
         called = (f"{exchange.head.scheme}://{host}",) if host else ()
         inside = () if out.host is None else (f"http://{out.host}", f"https://{out.host}")

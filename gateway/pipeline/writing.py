@@ -46,13 +46,14 @@ class Writes:
         clock: epoch seconds.
 
     Attributes:
+        outgoing: as given, until there are other settings.
         jobs: the jobs that the gateway watches.
     """
 
     def __init__(self, *, upstream: Upstream, store: PageStore, outgoing: Outgoing, clock: Callable[[], float]) -> None:
         self._upstream: Final = upstream
         self._store: Final = store
-        self._outgoing: Final = outgoing
+        self.outgoing = outgoing
         self._pending: Final = PendingJobs()
         self._settling: Final[set[asyncio.Task[None]]] = set()
         self.jobs: Final = JobWatch(ask=self._ask, drop=store.invalidate, clock=clock)
@@ -170,7 +171,7 @@ class Writes:
         )
         question = Exchange(head, request_id=exchange.request_id, received_at=exchange.received_at)
         expires = None if exchange.principal is None else float(exchange.principal.expires)
-        self.jobs.begin(self._outgoing.request(question, rewriting=True), drops, expires=expires)
+        self.jobs.begin(self.outgoing.request(question, rewriting=True), drops, expires=expires)
 
     async def _ask(self, request: RequestHead) -> tuple[int, bytes]:
         response = await self._upstream.send(request, None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def configure(*, level: str, json: bool) -> None:
-    """Set up logging for the process, to standard error.
+    """Set up logging for the process, to standard error; again to change it.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -40,6 +40,7 @@ def configure(*, level: str, json: bool) -> None:
     logging.basicConfig(
         level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )
+    logging.getLogger().setLevel(max(number, logging.WARNING))
 
 
 class AccessLog:
@@ -51,7 +52,11 @@ class AccessLog:
 
     def __init__(self, following: Recorder) -> None:
         self._following: Final = following
-        self._log: Final = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
+        self.renew()
+
+    def renew(self) -> None:
+        """Log as is configured now."""
+        self._log = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
 
     def begin(self) -> None:
         """An exchange has begun."""

@@ -47,8 +47,8 @@ class Origins:
         interval: float = 60.0,
         patience: float = 5.0,
     ) -> None:
-        self._public_url: Final = public_url
-        self._configured: Final = tuple(configured)
+        self._public_url = public_url
+        self._configured = tuple(configured)
         self._upstream: Final = upstream
         self._head: Final = RequestHead("GET", Target("/"), fields)
         self._interval: Final = interval
@@ -60,6 +60,24 @@ class Origins:
         self._rewriter: Rewriter | None = None
         if self._configured:
             self._adopt(self._configured)
+
+    def reconfigure(self, *, public_url: str, configured: Iterable[str]) -> None:
+        """Rewrite by other settings from now on. What was learnt is kept until there is something newer.
+
+        Args:
+            public_url: where links are to point.
+            configured: origins from the settings; when given, nothing is learnt.
+        """
+        self._public_url, self._configured = public_url, tuple(configured)
+        known = self._configured or self.known
+        self.known = ()
+        if known:
+            self._adopt(known)
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if not self._configured:
+            self._task = asyncio.create_task(self._keep_current(at_once=True))
 
     async def start(self) -> None:
         """Learn once, then keep learning behind; a failure is not fatal, `fault` says what it was."""
@@ -103,7 +121,8 @@ class Origins:
             async with asyncio.timeout(self._patience):
                 response = await self._upstream.send(self._head, None)
                 body = await _read(response)
-            self._adopt(advertised(response.head.status, body))
+            found = advertised(response.head.status, body)
+            self._adopt(self._configured or found)
         except TimeoutError:
             fault = UpstreamError("timeout", f"GET / was not answered within {self._patience:g} s")
             self.fault = f"the controller's root could not be read: {fault.detail}"
@@ -121,9 +140,11 @@ class Origins:
             self.known = origins
         self.fault = None
 
-    async def _keep_current(self) -> None:
+    async def _keep_current(self, *, at_once: bool = False) -> None:
         while True:
-            await asyncio.sleep(self._interval if self.fault is None else _RETRY)
+            if not at_once:
+                await asyncio.sleep(self._interval if self.fault is None else _RETRY)
+            at_once = False
             with contextlib.suppress(UpstreamError):
                 await self.learn()
 

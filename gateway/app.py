@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from gateway import __version__, assembly
+from gateway.admin.cache import cache_api
 from gateway.admin.server import application
 from gateway.edge.deadlines import Wheel
 from gateway.edge.server import Server
@@ -23,6 +24,7 @@ from gateway.pipeline.budget import Budget
 from gateway.pipeline.decide import Policy
 from gateway.pipeline.drift import Drift
 from gateway.pipeline.fulfil import Pipeline
+from gateway.pipeline.inspection import Inspector
 from gateway.reload import Reloader
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
@@ -63,6 +65,7 @@ class Gateway:
         self.client: Final = assembly.client(settings)
         self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
+        self.inspector: Final = Inspector(self.store, clock)
         self.origins: Final = assembly.origins(settings, self.client)
         self.probe: Final = Probe(self.client, host=assembly.upstream_host(settings), path="/healthz")
         self.routes = assembly.route_table(settings)
@@ -128,6 +131,7 @@ class Gateway:
                 self._checks(),
                 Recent(lambda: generate_latest(registry).decode()).status,
                 {"reload": self.reloader.answer},
+                {"/cache": cache_api(self.inspector, public_path=assembly.prefix(settings))},
             ),
             access_log=None,
         )

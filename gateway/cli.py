@@ -1,4 +1,4 @@
-"""The command line: run · demo · check · explain · schema · top. Parses and prints; the work is done elsewhere.
+"""The command line: run · demo · check · explain · schema · top · cache. Parses and prints; others do the work.
 
 Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty settings or arguments, 3 an address in use.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from gateway import __version__
+from gateway.cache_cli import cache
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cache, name="cache")
 
 
 class Output(Enum):

@@ -74,6 +74,12 @@ def _cache(gateway: Gateway) -> None:
         "resource",
     )
     observe(
+        "gateway_cache_purged_total",
+        "Pages purged by an operator: hard (dropped) or soft (made stale).",
+        lambda: gateway.inspector.purged,
+        "mode",
+    )
+    observe(
         "gateway_cache_refreshes_total",
         "Fetches of pages behind answers, by how they ended: stored, not-stored (answered, but not with a page to "
         "keep), failed.",

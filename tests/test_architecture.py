@@ -11,7 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gateway"
 ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "telemetry", "admin"})
 ROOTS = frozenset(
-    {"app", "assembly", "observed", "catalogue", "cli", "check", "lint", "explain", "demo", "reload", "__main__"}
+    {
+        *("app", "assembly", "observed", "catalogue", "cli", "cache_cli", "check", "lint", "explain", "demo", "reload"),
+        "__main__",
+    }
 )
 
 MAY_IMPORT = {

@@ -1,4 +1,4 @@
-"""/metrics, /healthz, /readyz, the status page and what an operator may have done, on their own listener.
+"""/metrics, /healthz, /readyz, the status page, what an operator may have done: a listener of their own.
 
 Knows no part of the gateway: it is given a registry to expose, checks to ask and actions to take. An action asks for a
 field that no page of another site can send without asking first, and for the lack of one that every page sends.
@@ -6,6 +6,7 @@ field that no page of another site can send without asking first, and for the la
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import web
@@ -32,6 +33,7 @@ def application(
     checks: Mapping[str, Callable[[], str | None]],
     status: Callable[[], Mapping[str, Any]] | None = None,
     actions: Mapping[str, Action] | None = None,
+    mounted: Mapping[str, web.Application] = MappingProxyType({}),
 ) -> web.Application:
     """The admin application.
 
@@ -40,6 +42,7 @@ def application(
         checks: readiness checks by name; each says what is wrong, or None.
         status: makes the numbers of the status page; None for no such page.
         actions: what `POST /-/<name>` does.
+        mounted: what else is served, by path.
     """
     handlers: Final = _Handlers(registry, checks)
     app = web.Application()
@@ -50,6 +53,8 @@ def application(
         add_status(app, status)
     for name, action in (actions or {}).items():
         app.router.add_post(f"/-/{name}", _guarded(action))
+    for path, other in mounted.items():
+        app.add_subapp(path, other)
     return app
 
 

@@ -7,7 +7,7 @@ variants or storage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -91,6 +91,18 @@ class Freshness:
     def ttl(self, now: float) -> float:
         """Freshness left, in seconds; negative when stale."""
         return self.fresh_until - now
+
+    def outdated(self, now: float) -> Freshness:
+        """The same as if it ended now; the stale windows begin now, and none ends later than it did."""
+        if now >= self.fresh_until:
+            return self
+        earlier = self.fresh_until - now
+        return replace(
+            self,
+            fresh_until=now,
+            refresh_until=max(now, self.refresh_until - earlier),
+            error_until=max(now, self.error_until - earlier),
+        )
 
     def state(self, asked: Directives, now: float) -> State:
         """What this request may do with the response (RFC 9111 §4.2.4, §5.2.1).

@@ -240,6 +240,9 @@ def _entries() -> Iterator[tuple[str, frozenset[str], _Drops]]:
 
 _WRITES: Final = Matcher(_entries())
 
+# Every type that a page can carry, for whoever names one.
+TYPES: Final = frozenset().union(*(drops.types for _, _, drops in _entries()), *_SHOWS.values()) - {EVERYTHING}
+
 
 def row(kind: str, guid: str) -> str:
     """The tag of one row, or of the rows that belong to it.

@@ -27,6 +27,28 @@ def kind_of(domain_id: str) -> str:
     return rest[: int(length)] if rest else domain_id
 
 
+def decode(text: str) -> tuple[str, ...] | None:
+    """The parts that `encode` joined; None where it joined none."""
+    parts: list[str] = []
+    position = 0
+    while position < len(text):
+        digits, colon, _ = text[position:].partition(":")
+        if not (colon and digits.isascii() and digits.isdigit()):
+            return None
+        begin = position + len(digits) + 1
+        position = begin + int(digits)
+        if position > len(text):
+            return None
+        parts.append(text[begin:position])
+    return tuple(parts)
+
+
+def principal_of_domain(domain: str) -> str | None:
+    """The id of the one principal whose domain this is; None when it is shared."""
+    parts = decode(domain)
+    return parts[4] if parts and parts[0] == "principal" and len(parts) > 4 else None
+
+
 def principal_domain(
     *, kind: PrincipalKind, principal_id: str, issuer: str, zone: str, scopes: frozenset[str]
 ) -> VisibilityDomain:

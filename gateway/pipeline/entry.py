@@ -6,7 +6,7 @@ wrong entry is a miss and never a leak.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -58,3 +58,14 @@ class Entry:
     def dead_after(self) -> float:
         """When nothing may be served from it any more, epoch seconds."""
         return max(self.fresh_until, self.refresh_until, self.error_until)
+
+    def outdated(self, now: float) -> Entry:
+        """The same page as if its freshness ended now; its stale windows begin now, and none ends later than it did."""
+        if now >= self.fresh_until:
+            return self
+        return replace(
+            self,
+            fresh_until=now,
+            refresh_until=now + self.refresh_until - self.fresh_until,
+            error_until=now + self.error_until - self.fresh_until,
+        )

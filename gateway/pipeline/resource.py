@@ -50,6 +50,11 @@ class Variant:
         selecting = sum(len(name) for name in response.vary) + sum(len(value or "") for value in response.selecting)
         return len(self.body) + fields + selecting + ENTRY_OVERHEAD
 
+    def outdated(self, now: float) -> Variant:
+        """The same as if its freshness ended now."""
+        response = replace(self.response, freshness=self.response.freshness.outdated(now))
+        return replace(self, response=response)
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -90,6 +95,10 @@ class Resource:
         """The same less the variants that `keep` refuses; None when none is left."""
         variants = tuple(variant for variant in self.variants if keep(variant))
         return replace(self, variants=variants) if variants else None
+
+    def outdated(self, now: float) -> Resource:
+        """The same with every variant stale from now on; the next request validates or replaces it."""
+        return replace(self, variants=tuple(variant.outdated(now) for variant in self.variants))
 
 
 def with_variant(

@@ -74,6 +74,11 @@ class MemoryStore:
         node.hits += 1
         return entry
 
+    def peek(self, key: CacheKey) -> Stored | None:
+        """What is stored under exactly this key, without counting as a hit."""
+        node = self._nodes.get(key)
+        return None if node is None or node.entry.key != key else node.entry
+
     def generation(self, tags: Iterable[str]) -> int:
         """When one of `tags` was last invalidated, on the store's own clock; taken before a fetch, given to `put`."""
         return self._generations.latest(tags)

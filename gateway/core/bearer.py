@@ -43,6 +43,9 @@ def extract(values: Sequence[str]) -> str | None:
     value = values[0]
     if value[: len(_SCHEME)].lower() != _SCHEME:
         return None
+    token = value[7:]
+    if value[6:7] == " " and token and " " not in token and "\t" not in token:
+        return token  # as nearly every client writes it
     # Not str.split: what Python alone takes for a blank would make two readings of the bytes that are forwarded.
     words = _BLANKS.split(value.strip(" \t"))
     if len(words) != 2 or len(words[0]) != len(_SCHEME):

@@ -8,6 +8,7 @@ answers them with the same bytes; where that is not certain they get different k
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -40,6 +41,9 @@ class CacheKey(NamedTuple):
         return encode(*self).encode("utf-8", "surrogatepass")
 
 
+# Queries that were judged before: clients ask for few, and the judgement costs more than the look-up.
+_JUDGED: Final = 2048
+_LONGEST: Final = 512  # longer ones are not remembered: clients choose them
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # The controller (Rack) reads `[page]`, `page]` and `page[x]` as the parameter `page`.
 _PARAMETER: Final = re.compile(rb"[\[\]]*([^\[\]]*)")
@@ -56,6 +60,11 @@ def shareable_query(query: str | None) -> bool:
     """
     if not query:
         return True
+    return _shareable(query) if len(query) <= _LONGEST else _shareable.__wrapped__(query)
+
+
+@lru_cache(_JUDGED)
+def _shareable(query: str) -> bool:
     if ";" in query or " " in query or not (query.isascii() and query.isprintable()) or "access_token" in query:
         return False
     if "%" not in query:
@@ -77,6 +86,11 @@ def canonical_query(query: str | None) -> str:
     """
     if query is None:
         return ""
+    return _ordered(query) if len(query) <= _LONGEST else _ordered.__wrapped__(query)
+
+
+@lru_cache(_JUDGED)
+def _ordered(query: str) -> str:
     if "&" not in query:
         return f"?{query}"
     return f"?{'&'.join(sorted(query.split('&'), key=_parameter))}"

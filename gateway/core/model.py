@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Self
 
 Pair = tuple[str, str]
+_NONE: Final[list[str]] = []  # no value; never changed
 
 
 class Fields:
@@ -20,25 +22,52 @@ class Fields:
 
     Args:
         pairs: (name, value) in wire order.
+
+    Attributes:
+        pairs: the same.
+        stem: fields that these were made of by appending, so that what is known of them need not be worked out again.
+        rendered: how a lane writes them, kept here by whoever writes the same fields often; None until then.
     """
 
-    __slots__ = ("_index", "pairs")
+    __slots__ = ("_found", "pairs", "rendered", "stem")
 
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
         self.pairs: Final[tuple[Pair, ...]] = tuple(pairs)
-        index: dict[str, list[str]] = {}
-        for name, value in self.pairs:
-            index.setdefault(name.lower(), []).append(value)
-        self._index: Final = index
+        self.stem: Fields | None = None
+        self.rendered: tuple[bytes, frozenset[str]] | None = None
+        self._found: dict[str, list[str]] | None = None
+
+    @classmethod
+    def indexed(cls, pairs: tuple[Pair, ...], index: dict[str, list[str]]) -> Self:
+        """Fields whose values by lower-case name are at hand already.
+
+        Args:
+            pairs: (name, value) in wire order.
+            index: every value of each name, in wire order; not to be changed any more.
+        """
+        fields = cls(pairs)
+        fields._found = index
+        return fields
+
+    @property
+    def _index(self) -> dict[str, list[str]]:
+        """Made when something is first looked for, which is never for most answers."""
+        found = self._found
+        if found is None:
+            found = {}
+            for name, value in self.pairs:
+                found.setdefault(name.lower(), []).append(value)
+            self._found = found
+        return found
 
     def get(self, name: str) -> str | None:
         """The only or first value of `name` (given in lower case), or None."""
-        values = self._index.get(name)
+        values = (self._found or self._index).get(name)
         return values[0] if values else None
 
     def get_all(self, name: str) -> list[str]:
         """Every value of `name` (lower case) in wire order; do not change the list."""
-        return self._index.get(name, [])
+        return (self._found or self._index).get(name, _NONE)
 
     def combined(self, name: str) -> str | None:
         """All values of `name` (lower case) joined by a comma (RFC 9110 §5.3), or None."""
@@ -51,10 +80,12 @@ class Fields:
 
     def plus(self, *pairs: Pair) -> Fields:
         """The same fields with `pairs` appended."""
-        return Fields((*self.pairs, *pairs))
+        more = Fields((*self.pairs, *pairs))
+        more.stem = self
+        return more
 
     def __contains__(self, name: str) -> bool:
-        return name in self._index
+        return name in (self._found or self._index)
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)

@@ -50,18 +50,23 @@ class Limits:
 
 def head_of(request: web.BaseRequest) -> RequestHead:
     """The request head as it came, the target not yet canonical."""
-    transport = request.transport
-    peer = None if transport is None else transport.get_extra_info("peername")
+    peer, scheme = ("", "http") if request.transport is None else peer_of(request.transport)
     return RequestHead(
         method=request.method,
         target=Target(request.raw_path),
         fields=Fields(
             (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
         ),
-        peer=peer[0] if isinstance(peer, tuple) else "",
-        scheme="https" if transport is not None and transport.get_extra_info("sslcontext") else "http",
+        peer=peer,
+        scheme=scheme,
         has_body=request.can_read_body,
     )
+
+
+def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
+    """The IP address of a connection's peer, "" for a unix socket, and the scheme that is spoken on it."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else "", "https" if transport.get_extra_info("sslcontext") else "http"
 
 
 def canonical(

@@ -1,4 +1,4 @@
-"""The ordinary lane: aiohttp's low-level server, one handler, no router.
+"""The ordinary lane: aiohttp's low-level server, one handler, no router; and where the hit lane sits below it.
 
 Turns what aiohttp parsed into a `RequestHead`, hands it to the pipeline, writes the reply, and records the exchange
 exactly once on every path, cancellation included. Decides nothing about access or caching.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
@@ -21,8 +20,13 @@ from multidict import CIMultiDict
 
 from gateway.core.errors import Denial, Reason, render
 from gateway.core.forwarding import request_id
+from gateway.edge.boundary import Boundary
 from gateway.edge.deadlines import Watched
-from gateway.edge.receive import Limits, Upload, canonical, head_of
+from gateway.edge.hitlane import Begun, HitLane
+from gateway.edge.ids import RequestIds
+from gateway.edge.quick_heads import QuickHeads
+from gateway.edge.receive import Limits, Upload, canonical, head_of, peer_of
+from gateway.edge.rendering import REQUEST_ID
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.pipeline.ports import UpstreamError
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from gateway.edge.deadlines import Wheel
+    from gateway.pipeline.decide import Outcome
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
 
@@ -44,7 +49,6 @@ _CLOSING: Final = frozenset(
 )
 # Beside line and fields there are colons, spaces and line ends.
 _HEAD_SLACK: Final = 4096
-_REQUEST_ID: Final = "X-VCAP-Request-ID"
 ADDED: Final = web.ResponseKey("added", list[str])  # fields that aiohttp adds to a response that did not have them
 
 
@@ -63,9 +67,71 @@ class Request(web.BaseRequest):
 
 
 class Connection(Watched):
-    """A connection whose parse errors are answered in the controller's error format."""
+    """A connection whose parse errors are answered in the controller's error format, with a hit lane below the parser.
+
+    Args:
+        manager: the server.
+        lane: answers what it can before the parser sees it; None for no lane.
+        options: aiohttp's.
+    """
+
+    def __init__(self, manager: Server, lane: HitLane | None, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._lane: Final = lane
+        self._boundary: Final = Boundary()
+        self._peer: tuple[str, str] | None = None
+        self._handed_over: Begun | None = None
 
     def data_received(self, data: bytes) -> None:
+        """Let the hit lane answer, else parse."""
+        if self._lane is None or not data:
+            self._parse(data)
+            return
+        begun: Begun | bool = False
+        if self._boundary.clean and self._waits():
+            begun = self._take(self._lane, data)
+            if begun is True:
+                return
+        end = self._boundary.head_ends(data)
+        before = len(self._messages)
+        self._parse(data)
+        if before or len(self._messages) != 1:
+            return
+        message, content = self._messages[0]
+        if isinstance(message, RawRequestMessage):
+            # Not before aiohttp took it for a request, too: it has the last word.
+            self._handed_over = begun if isinstance(begun, Begun) else None
+            if end is not None and not self._upgraded:
+                self._boundary.message(len(data) - end, 0 if content is EMPTY_PAYLOAD else _length(message))
+
+    def _waits(self) -> bool:
+        """Whether aiohttp waits for a request, and for nothing else: the connection is idle and goes on."""
+        waiter, transport = self._waiter, self.transport
+        if waiter is None or waiter.done() or self._messages or self._close or self._force_close or self._paused:
+            return False
+        return transport is not None and not transport.is_closing()
+
+    def _take(self, lane: HitLane, data: bytes) -> Begun | bool:
+        """Let the lane answer a segment; as after any answer, the wait for the next request begins anew."""
+        transport = self.transport
+        if transport is None:
+            return False
+        peer = self._peer
+        if peer is None:
+            peer = self._peer = peer_of(transport)
+        taken = lane.take(data, *peer, transport.write)
+        if taken is True:
+            self.below += 1
+        return taken
+
+    def begun(self, request: web.BaseRequest) -> Begun | None:
+        """What the hit lane has begun of this request, once."""
+        begun, self._handed_over = self._handed_over, None
+        if begun is not None and begun.exchange.head.method != request.method:
+            raise RuntimeError("the exchange that the hit lane began is another request's")
+        return begun
+
+    def _parse(self, data: bytes) -> None:
         """Parse; a fault inside of a request's content ends that content too.
 
         aiohttp's C parser only queues the fault as a next message, and whoever reads the content would wait on.
@@ -112,6 +178,7 @@ class Server(web.Server):
         prefix: the path of the public URL, "" for none.
         limits: what a request may measure.
         wheel: watches the connections.
+        hit_lane: whether what needs no waiting is answered below aiohttp; without it the answers are the same.
     """
 
     def __init__(
@@ -124,6 +191,7 @@ class Server(web.Server):
         prefix: str,
         limits: Limits,
         wheel: Wheel,
+        hit_lane: bool = True,
     ) -> None:
         super().__init__(
             self._handle,
@@ -141,6 +209,8 @@ class Server(web.Server):
         self._clock: Final = clock
         self._strict_api: Final = strict_api
         self._wheel: Final = wheel
+        self._ids: Final = RequestIds()
+        self._lane: Final = HitLane(pipeline, recorder, clock=clock, ids=self._ids) if hit_lane else None
         self.reconfigure(prefix=prefix, limits=limits)
 
     def reconfigure(self, *, prefix: str, limits: Limits) -> None:
@@ -153,10 +223,19 @@ class Server(web.Server):
         self._prefix, self._limits = prefix, limits
         self._max_head_bytes = limits.max_line_bytes + limits.max_header_bytes + _HEAD_SLACK
         self._kwargs |= {"max_line_size": limits.max_line_bytes, "max_field_size": limits.max_header_bytes}
+        if self._lane is not None:
+            self._lane.adopt(QuickHeads(limits, strict_api=self._strict_api, prefix=prefix))
 
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection."""
-        return Connection(self, wheel=self._wheel, max_head_bytes=self._max_head_bytes, loop=self._loop, **self._kwargs)
+        return Connection(
+            self,
+            self._lane,
+            wheel=self._wheel,
+            max_head_bytes=self._max_head_bytes,
+            loop=self._loop,
+            **self._kwargs,
+        )
 
     def _request(
         self,
@@ -178,15 +257,16 @@ class Server(web.Server):
         self._recorder.malformed()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        received = self._clock()
-        exchange = Exchange(head_of(request), request_id=str(uuid.uuid4()), received_at=received)
+        begun = request.protocol.begun(request) if isinstance(request.protocol, Connection) else None
+        exchange = begun.exchange if begun is not None else self._exchange(request)
+        received = exchange.received_at
         complete = False
         self._recorder.begin()
         try:
             upload = Upload(request, self._limits.max_body_bytes) if exchange.head.has_body else None
             if isinstance(request.protocol, Watched):
                 request.protocol.begin(upload)
-            reply = await self._reply(request, exchange, upload)
+            reply = await self._reply(request, exchange, upload, begun)
             exchange.status = reply.status
             response = await self._deliver(request, exchange, reply, upload)
             complete = True
@@ -196,8 +276,17 @@ class Server(web.Server):
             await upload.discard(_LINGER)
         return response
 
-    async def _reply(self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None) -> Reply:
-        exchange.request_id = request_id(exchange.head.fields, exchange.request_id)
+    def _exchange(self, request: web.BaseRequest) -> Exchange:
+        head = head_of(request)
+        return Exchange(head, request_id=request_id(head.fields, "") or self._ids.fresh(), received_at=self._clock())
+
+    async def _reply(
+        self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None, begun: Begun | None
+    ) -> Reply:
+        if begun is not None:
+            if isinstance(begun.outcome, Exception):
+                raise begun.outcome
+            return await self._answer(request, exchange, None, begun.outcome)
         if isinstance(request, Request) and request.unsupported:
             return refuse(exchange, Denial(Reason.BAD_REQUEST, "HTTP version not supported"))
         try:
@@ -212,14 +301,16 @@ class Server(web.Server):
             return refuse(exchange, denial)
         return await self._answer(request, exchange, upload)
 
-    async def _answer(self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None) -> Reply:
+    async def _answer(
+        self, request: web.BaseRequest, exchange: Exchange, upload: Upload | None, judged: Outcome | None = None
+    ) -> Reply:
         """Ask the pipeline, until the whole request has taken too long."""
         connection = request.protocol
         try:
             async with asyncio.timeout(None) as answering:  # no timer: the wheel ends it
                 if isinstance(connection, Watched):
                     connection.answering = answering
-                return await self._pipeline.answer(exchange, upload)
+                return await self._pipeline.answer(exchange, upload, judged)
         except TimeoutError:
             if not answering.expired():
                 raise
@@ -234,8 +325,8 @@ class Server(web.Server):
         self, request: web.BaseRequest, exchange: Exchange, reply: Reply, upload: Upload | None
     ) -> web.StreamResponse:
         headers = CIMultiDict((*reply.fields.pairs, *exchange.rate_fields))
-        if _REQUEST_ID not in headers:
-            headers[_REQUEST_ID] = exchange.request_id
+        if REQUEST_ID not in headers:
+            headers[REQUEST_ID] = exchange.request_id
         stream = None if reply.body is None or isinstance(reply.body, bytes) else reply.body
         response: web.StreamResponse
         if isinstance(reply.body, bytes):
@@ -264,6 +355,11 @@ class Server(web.Server):
             if stream is not None:
                 await stream.aclose()
         return response
+
+
+def _length(message: RawRequestMessage) -> int | None:
+    """Bytes of a request's content as its head announces them; None when only its parser will know."""
+    return None if message.chunked else int(message.headers.get("Content-Length", "0"))
 
 
 def _break_off(transport: asyncio.Transport | None, *, reset: bool) -> None:

@@ -58,6 +58,8 @@ class Verdict(Enum):
     COLLAPSED = "collapsed"  # a miss that waited for another's fetch
     BYPASS = "bypass"
 
+    __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is Python code on every hit
+
 
 class Stale(Enum):
     """Why a page past its time was served; the closed `reason` label of `gateway_cache_stale_served_total`."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gateway.core.keys import CacheKey
     from gateway.core.links import Rewriter
     from gateway.core.model import Fields, RequestHead
-    from gateway.pipeline.decide import Policy
+    from gateway.pipeline.decide import Outcome, Policy
     from gateway.pipeline.drift import Drift
     from gateway.pipeline.outgoing import Outgoing
     from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
@@ -134,22 +134,37 @@ class Pipeline:
         self.writes.outgoing = outgoing
         self._origin.adopt(outgoing)
 
-    async def answer(self, exchange: Exchange, body: AsyncIterator[bytes] | None) -> Reply:
+    def judge(self, exchange: Exchange) -> Outcome:
+        """Carry an exchange as far as it goes without waiting.
+
+        Args:
+            exchange: a new exchange, or one whose need was satisfied.
+
+        Returns:
+            Its reply, or what it needs, to be given to `answer`.
+        """
+        outcome = decide(exchange, self.policy, self._clock())
+        if exchange.refresh and isinstance(outcome, Reply):
+            self._refresh_behind(exchange)
+        return outcome
+
+    async def answer(
+        self, exchange: Exchange, body: AsyncIterator[bytes] | None, judged: Outcome | None = None
+    ) -> Reply:
         """Carry an exchange to its reply.
 
         Args:
             exchange: a new exchange.
             body: the request content as it arrives, None when there is none.
+            judged: what `judge` said of it already; it is not judged twice, since it was counted.
 
         Returns:
             The reply; when its body is an iterator the caller must exhaust or close it.
         """
+        outcome = self.judge(exchange) if judged is None else judged
         while True:
-            outcome = decide(exchange, self.policy, self._clock())
             match outcome:
                 case Reply():
-                    if exchange.refresh:
-                        self._refresh_behind(exchange)
                     return outcome
                 case FetchKeys(kid):
                     try:
@@ -166,6 +181,7 @@ class Pipeline:
                         return stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
                     except ContentError as error:
                         return refuse(exchange, error.denial)
+            outcome = self.judge(exchange)
 
     async def _fetch(self, exchange: Exchange, body: AsyncIterator[bytes] | None, *, fill: bool) -> Reply:
         if exchange.row.cache.mode is CacheMode.ORIGIN:

@@ -70,6 +70,8 @@ class AccessLog:
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """An exchange is over; write its line."""
         self._following.record(exchange, complete=complete, seconds=seconds)
+        if not self._log.is_enabled_for(logging.INFO):
+            return
         principal = exchange.principal
         self._log.info(
             "request",

@@ -1,0 +1,105 @@
+"""The hit lane: answers at once what needs no waiting, below aiohttp's request handler (design.md, "Speed").
+
+It reads a head, asks the pipeline the same question as the ordinary lane, and writes the reply if there is one; the
+policy is `decide`, and there is no other here. What it does not answer goes to aiohttp with the same bytes, and with
+the exchange as far as it got, so that nothing is decided, counted or taken twice. It knows nothing of aiohttp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.edge.rendering import Renderer
+from gateway.pipeline.exchange import Exchange, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.edge.ids import RequestIds
+    from gateway.edge.quick_heads import QuickHeads
+    from gateway.pipeline.decide import Outcome
+    from gateway.pipeline.fulfil import Pipeline
+    from gateway.pipeline.ports import Recorder
+
+# A larger body waits for its client to read it, and waiting is the ordinary lane's. With what may lie unread before a
+# connection is paused (64 KiB), this bounds what one connection can hold here.
+LARGEST_BODY: Final = 48 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An exchange that the ordinary lane goes on with.
+
+    Attributes:
+        exchange: as far as it got.
+        outcome: what `judge` said of it, or the fault that it ended in.
+    """
+
+    exchange: Exchange
+    outcome: Outcome | Exception
+
+
+class HitLane:
+    """The hit lane of one process.
+
+    Args:
+        pipeline: judges exchanges.
+        recorder: told about each exchange that is answered here.
+        clock: epoch seconds.
+        ids: for requests that brought no id.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float],
+        ids: RequestIds,
+    ) -> None:
+        self._judge: Final = pipeline.judge
+        self._recorder: Final = recorder
+        self._clock: Final = clock
+        self._heads: QuickHeads | None = None
+        self._render: Final = Renderer().render
+        self._ids: Final = ids
+
+    def adopt(self, heads: QuickHeads) -> None:
+        """Read heads by other settings from now on; nothing is taken before this was called."""
+        self._heads = heads
+
+    def take(self, data: bytes, peer: str, scheme: str, write: Callable[[bytes], object]) -> Begun | bool:
+        """Answer the request that is a whole segment, if it can be.
+
+        Args:
+            data: the segment, which begins where a request may begin.
+            peer: IP address of the TCP peer.
+            scheme: "http" or "https", as the listener saw it.
+            write: takes the whole answer.
+
+        Returns:
+            True when it is answered and recorded; False when nothing was done with it; else the exchange that the
+            ordinary lane must go on with.
+        """
+        read = None if self._heads is None else self._heads.read(data, peer, scheme)
+        if read is None:
+            return False
+        now = self._clock()
+        head, known = read
+        exchange = Exchange(head, request_id=known or self._ids.fresh(), received_at=now)
+        try:
+            outcome = self._judge(exchange)
+        except Exception as fault:  # noqa: BLE001 - ours; the ordinary lane answers and logs it as any other
+            return Begun(exchange, fault)
+        if not isinstance(outcome, Reply) or (isinstance(outcome.body, bytes) and len(outcome.body) > LARGEST_BODY):
+            return Begun(exchange, outcome)
+        answer = self._render(outcome, head.method, exchange.rate_fields, exchange.request_id, now)
+        if answer is None:
+            return Begun(exchange, outcome)
+        exchange.status = outcome.status
+        recorder = self._recorder
+        recorder.begin()
+        write(answer)
+        recorder.record(exchange, complete=True, seconds=self._clock() - now)
+        return True

@@ -1,0 +1,202 @@
+"""Reads the heads that nearly every request has, and no others: strict, and quick for what was read before.
+
+The law: what is read here is what aiohttp and `receive` would have made of the same bytes, field by field; whatever
+either might refuse, repair or be told by (framing, upgrades, expectations, duplicates, unusual bytes) is None, and goes
+to the ordinary lane. Lines that were read before are known by their exact bytes, less the two values that differ with
+every request or client: its id and its token. Both memos are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from gateway.core.errors import Denial
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.edge.receive import canonical
+
+if TYPE_CHECKING:
+    from gateway.core.model import Pair
+    from gateway.edge.receive import Limits
+
+_END: Final = b"\r\n\r\n"
+# Narrower than `core/target.py` takes as it is: nothing that aiohttp's parser could think about either.
+_LINE: Final = re.compile(
+    rb"(GET|HEAD) (/|(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)(\?[!$-;=?-\[\]_a-z~]*)? HTTP/1\.1",
+)
+_FIELD: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]*): ?((?:[!-~](?:[\t -~]*[!-~])?)?)")
+_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")  # of these alone, as the id is forwarded (core/forwarding.py)
+_COMPACT: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+# The fields whose values are left out of what is remembered, by the spellings that clients use.
+_TOKENS: Final = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
+_IDS: Final = (b"\r\nX-Vcap-Request-Id: ", b"\r\nx-vcap-request-id: ", b"\r\nX-Request-Id: ", b"\r\nx-request-id: ")
+_ORDINARY: Final = frozenset(
+    {"connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade"}
+)
+_MOST_FIELDS: Final = 64
+_LONGEST: Final = 4096  # bytes of a remembered line or field block
+_REMEMBERED: Final = 1024  # of each, twice
+_HOST: Final = Fields((("Host", "a"),))
+
+
+T = TypeVar("T")
+
+
+class _Memo(Generic[T]):
+    """What was read before, by its exact bytes: two generations, so that a hit keeps no order and the bound holds."""
+
+    __slots__ = ("_old", "_young")
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, T] = {}
+        self._old: dict[bytes, T] = {}
+
+    def get(self, key: bytes) -> T | None:
+        found = self._young.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self.remember(key, found)
+        return found
+
+    def remember(self, key: bytes, value: T) -> T:
+        if len(key) <= _LONGEST:
+            if len(self._young) >= _REMEMBERED:
+                self._old, self._young = self._young, {}
+            self._young[key] = value
+        return value
+
+
+class _Block:
+    """The fields of heads that differ in the values of the token and the id alone."""
+
+    __slots__ = ("id_at", "index", "pairs", "token_at")
+
+    def __init__(self, pairs: list[Pair], token_at: int, id_at: int) -> None:
+        self.pairs: Final = pairs
+        self.index: Final = {name.lower(): [value] for name, value in pairs}
+        self.token_at: Final = token_at
+        self.id_at: Final = id_at
+
+    def fields(self, token: str, identity: str) -> Fields:
+        """The fields of a head with these two values; "" where the field is none of those that were cut out."""
+        pairs, index = self.pairs.copy(), self.index.copy()
+        if token:
+            pairs[self.token_at] = (pairs[self.token_at][0], token)
+            index["authorization"] = [token]
+        if identity:
+            name = pairs[self.id_at][0]
+            pairs[self.id_at] = (name, identity)
+            index[name.lower()] = [identity]
+        return Fields.indexed(tuple(pairs), index)
+
+
+class QuickHeads:
+    """Reads request heads.
+
+    Args:
+        limits: what a request may measure.
+        strict_api: whether targets are read as the Cloud Controller reads them.
+        prefix: the path of the public URL, "" for none.
+    """
+
+    def __init__(self, limits: Limits, *, strict_api: bool, prefix: str) -> None:
+        self._limits: Final = limits
+        # Of the line, its target, all fields and each of them, none can then be too large.
+        self._longest: Final = min(limits.max_line_bytes, limits.max_header_bytes)
+        self._strict_api: Final = strict_api
+        self._prefix: Final = prefix
+        self._lines: Final[_Memo[tuple[str, Target]]] = _Memo()
+        self._blocks: Final[_Memo[_Block]] = _Memo()
+
+    def read(self, data: bytes, peer: str, scheme: str) -> tuple[RequestHead, str] | None:
+        """The head of a bodiless GET or HEAD with a canonical target, and the client's own id for it, "" for none.
+
+        Args:
+            data: a segment that begins where a request may begin.
+            peer: IP address of the TCP peer.
+            scheme: as the listener saw it.
+
+        Returns:
+            None unless the segment is one whole head, and an ordinary one.
+        """
+        end = data.find(b"\r\n")
+        if end < 0 or len(data) > self._longest or data.find(_END, end) != len(data) - 4:
+            return None
+        line = data[:end]
+        asked = self._lines.get(line) or self._line(line)
+        if asked is None:
+            return None
+        token_at, token_to = _value(data, end, _TOKENS)
+        id_at, id_to = _value(data, end, _IDS)
+        token, identity = data[token_at:token_to], data[id_at:id_to]
+        if (token_at > end and not _is_token(token)) or (id_at > end and _ID.fullmatch(identity) is None):
+            return None
+        if token_at < id_at:
+            rest = data[end:token_at] + data[token_to:id_at] + data[id_to:]
+        else:
+            rest = data[end:id_at] + data[id_to:token_at] + data[token_to:]
+        block = self._blocks.get(rest) or self._block(rest)
+        if block is None:
+            return None
+        method, target = asked
+        known = identity.decode("ascii")
+        return RequestHead(method, target, block.fields(token.decode("ascii"), known), peer, scheme), known
+
+    def _line(self, line: bytes) -> tuple[str, Target] | None:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            return None
+        method = found[1].decode("ascii")
+        raw = (found[2] + (found[3] or b"")).decode("ascii")
+        try:
+            head = canonical(
+                RequestHead(method, Target(raw), _HOST), self._limits, strict_api=self._strict_api, prefix=self._prefix
+            )
+        except Denial:
+            return None
+        return self._lines.remember(line, (method, head.target))
+
+    def _block(self, rest: bytes) -> _Block | None:
+        """Read field lines, in which the values of token and id are empty."""
+        pairs: list[Pair] = []
+        token_at = id_at = -1
+        for at, line in enumerate(rest[2:-4].split(b"\r\n")):
+            found = _FIELD.fullmatch(line)
+            if found is None:
+                return None
+            name, value = found[1].decode("ascii"), found[2].decode("ascii")
+            lower = name.lower()
+            if lower.startswith("sec-websocket"):
+                return None
+            if lower in _ORDINARY and not (lower == "connection" and value.lower() == "keep-alive"):
+                return None
+            if lower == "authorization":
+                token_at = at
+            elif lower in {"x-vcap-request-id", "x-request-id"}:
+                if id_at >= 0 or value:
+                    return None  # two ids, or one that would have to be cleaned
+                id_at = at
+            pairs.append((name, value))
+        block = _Block(pairs, token_at, id_at)
+        if len(block.index) != len(pairs) or len(pairs) > _MOST_FIELDS:
+            return None
+        try:
+            canonical(RequestHead("GET", Target("/"), Fields(pairs)), self._limits, strict_api=self._strict_api)
+        except Denial:
+            return None
+        return self._blocks.remember(rest, block)
+
+
+def _value(data: bytes, start: int, spellings: tuple[bytes, ...]) -> tuple[int, int]:
+    """Where the value of a field begins and ends; twice `start` when there is none of these spellings."""
+    for spelling in spellings:
+        found = data.find(spelling, start)
+        if found >= 0:
+            begin = found + len(spelling)
+            return begin, data.find(b"\r\n", begin)
+    return start, start
+
+
+def _is_token(value: bytes) -> bool:
+    """Whether an Authorization field is the usual one: a bearer token of the compact form's characters."""
+    return value[:7] in (b"bearer ", b"Bearer ") and len(value) > 7 and not value[7:].translate(None, _COMPACT)

@@ -1,0 +1,218 @@
+"""The hit lane on a connection: where it may stand in, what it leaves to aiohttp, what of aiohttp it rests on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.core.model import Fields
+from gateway.edge.boundary import Boundary
+from gateway.edge.ids import RequestIds
+from gateway.edge.rendering import Renderer
+from gateway.pipeline.exchange import Reply
+from tests.conftest import Answer, bearer
+
+CACHED = "routes: [{match: GET /v3/processes, cache: {mode: policy, ttl: 1h, share: global}}]"
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_the_private_parts_of_aiohttp_that_are_read_are_there() -> None:
+    """`server.Connection` looks at these to know that aiohttp is idle; another name must not pass for an idle one."""
+    slots = {*RequestHandler.__slots__, *BaseProtocol.__slots__}
+    assert slots >= {
+        *("_close", "_force_close", "_messages", "_waiter", "_paused", "_upgraded", "transport", "_current_request"),
+    }
+
+
+async def test_aiohttp_is_idle_when_it_waits_and_only_then(stub, start_gateway, connect) -> None:
+    go_on, asked = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_request, _reader, writer) -> None:
+        asked.set()
+        await go_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    stub.script = slowly
+    gateway = await start_gateway(stub.url)
+    client = await connect(gateway.url)
+    await client.request("GET /internal/x")
+    assert (await client.answer()).status == 403
+    (connection,) = gateway._server.connections
+    assert connection._waits()
+    asked.clear()
+    await client.request("GET /staging/x")
+    await asked.wait()
+    assert not connection._waits()
+    go_on.set()
+    assert (await client.answer()).body == b"ok"
+    while not connection._waits():
+        await asyncio.sleep(0)
+    connection.close()
+    assert not connection._waits()
+
+
+# -- where the parser stands
+
+
+@pytest.mark.parametrize(
+    ("segments", "clean"),
+    [
+        pytest.param([(HEAD, 0)], True, id="one head"),
+        pytest.param([(HEAD, 0), (HEAD, 0)], True, id="two heads"),
+        pytest.param([(HEAD[:9], None)], False, id="half a head"),
+        pytest.param([(HEAD[:9], None), (HEAD[9:], 0)], True, id="both halves"),
+        pytest.param([(HEAD[:-2], None), (HEAD[-2:], 0)], True, id="split in the end mark"),
+        pytest.param([(HEAD[:-1], None), (HEAD[-1:], 0)], True, id="split in its last byte"),
+        pytest.param([(HEAD + HEAD, 0)], False, id="pipelined"),
+        pytest.param([(HEAD + b"G", 0)], False, id="a byte too many"),
+        pytest.param([(HEAD + b"G", 0), (HEAD[1:], 0)], False, id="and never again"),
+        pytest.param([(HEAD + b"12", 2)], True, id="content"),
+        pytest.param([(HEAD, 2)], False, id="content to come"),
+        pytest.param([(HEAD + b"1", 2), (b"2", None)], True, id="content in two"),
+        pytest.param([(HEAD + b"1", 2), (b"23", None)], False, id="more than the content"),
+        pytest.param([(HEAD + b"1", 2), (b"23", None), (HEAD, 0)], False, id="and never again after that"),
+        pytest.param([(HEAD, None)], False, id="content without a length"),
+        pytest.param([(HEAD, None), (b"0\r\n\r\n", None), (HEAD, 0)], False, id="and never again after chunks"),
+        pytest.param([(b"\r\n" + HEAD, 0)], False, id="RFC9112-2.2-empty-line"),
+        pytest.param([(b"\r\n\r\n", None), (HEAD, 0)], False, id="RFC9112-2.2-empty-lines"),
+    ],
+)
+def test_a_boundary_is_known_or_it_is_not_clean(segments: list[tuple[bytes, int | None]], clean: bool) -> None:
+    """Each segment with the length of the content that its head announces."""
+    boundary = Boundary()
+    for data, length in segments:
+        end = boundary.head_ends(data)
+        if end is not None:
+            assert data[:end].endswith(HEAD[-end:] if end < 4 else b"\r\n\r\n")
+            boundary.message(len(data) - end, length)
+    assert boundary.clean is clean
+
+
+# -- ids and rendering
+
+
+def test_ids_are_distinct_and_shaped_like_uuids() -> None:
+    ids = [RequestIds(), RequestIds()]
+    made = [one.fresh() for one in ids for _ in range(1000)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", one) for one in made)
+    assert made[0][:23] != made[1000][:23], "another process has other ids"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, Fields([("A", "b\r\nC: d")]), b""),
+        Reply(200, Fields([("A", "b\nC")]), b""),
+        Reply(200, Fields().plus(("A", "b\rC")), b""),
+        Reply(200, Fields([("A", "\udcff")]), b""),
+        Reply(200, Fields([("Transfer-Encoding", "chunked")]), b""),
+        Reply(200, Fields([("Connection", "close")]), b""),
+        Reply(200, Fields([("Content-Length", "1")]), b"1"),
+        Reply(204, Fields(), b"1"),
+        Reply(304, Fields([("Content-Length", "1")])),
+        Reply(200, Fields()),
+        Reply(200, Fields(), b"", "Fine"),
+        Reply(299, Fields(), b""),
+        Reply(101, Fields()),
+    ],
+    ids=str,
+)
+def test_what_only_aiohttp_should_write_is_not_rendered(reply: Reply) -> None:
+    assert Renderer().render(reply, "GET", (), "id", 0.0) is None
+
+
+def test_a_line_break_in_a_rate_field_is_not_rendered() -> None:
+    assert Renderer().render(Reply(200, Fields(), b""), "GET", (("A", "b\r\n"),), "id", 0.0) is None
+
+
+def test_the_date_is_that_of_the_second() -> None:
+    renderer = Renderer()
+    for now, said in [(0.9, b"00:00:00"), (1.0, b"00:00:01"), (0.0, b"00:00:00")]:
+        assert said in (renderer.render(Reply(200, Fields(), b""), "GET", (), "id", now) or b"")
+
+
+# -- on connections
+
+
+async def test_an_idle_connection_is_kept_from_the_last_hit_on(stub, start_gateway, connect) -> None:
+    """The wheel (`edge/deadlines.py`) sees what was answered below aiohttp."""
+    gateway = await start_gateway(stub.url, CACHED, listen="{port: 0, keepalive: 400ms}")
+    client = await connect(gateway.url)
+    fields = [f"{name}: {value}" for name, value in bearer().items()]
+    await client.ask("GET /v3/processes", *fields)
+    (connection,) = gateway._server.connections
+    for answered in (1, 2, 3):
+        assert (await client.ask("GET /v3/processes", *fields)).status == 200
+        assert connection.below == answered
+    connection.look(gateway.wheel.now, 0.0)
+    assert connection._since == gateway.wheel.now
+    assert await client.ended()
+
+
+async def test_a_client_that_does_not_read_is_not_written_to_without_end(stub, start_gateway, connect) -> None:
+    stub.answers_json(b'"%s"' % (b"x" * 40_000))
+    gateway = await start_gateway(stub.url, CACHED)
+    client = await connect(gateway.url)
+    fields = [f"{name}: {value}" for name, value in bearer().items()]
+    await client.ask("GET /v3/processes", *fields)
+    (connection,) = gateway._server.connections
+    highest = 0
+    wanted = 400
+    for _ in range(wanted):
+        await client.request("GET /v3/processes", *fields)
+        await asyncio.sleep(0)
+        highest = max(highest, connection.transport.get_write_buffer_size())
+    assert highest < 256 * 1024
+    for _ in range(wanted):
+        answer: Answer = await client.answer()
+        assert (answer.status, len(answer.body)) == (200, 40_002)
+
+
+async def test_a_body_that_is_waited_for_goes_down_the_ordinary_lane_and_is_counted_once(
+    stub, start_gateway, connect
+) -> None:
+    stub.answers_json(b'"%s"' % (b"x" * 3_000_000))
+    gateway = await start_gateway(stub.url, CACHED)
+    client = await connect(gateway.url)
+    fields = [f"{name}: {value}" for name, value in bearer().items()]
+    for _ in range(3):
+        answer = await client.ask("GET /v3/processes", *fields)
+        assert len(answer.body) == 3_000_002
+    registry = gateway.metrics.registry
+    labels = {"route": "/v3/processes", "method": "GET", "code": "200"}
+    assert registry.get_sample_value("gateway_requests_total", {**labels, "cache": "hit"}) == 2
+    assert registry.get_sample_value("gateway_requests_in_flight") == 0
+
+
+async def test_a_fault_of_ours_in_the_lane_is_500_and_logged_as_any_other(
+    stub, start_gateway, connect, caplog, monkeypatch
+) -> None:
+    gateway = await start_gateway(stub.url)
+    calls = 0
+
+    def fault(_exchange: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(gateway._server._lane, "_judge", fault)
+    client = await connect(gateway.url)
+    answer = await client.ask("GET /v3/info")
+    assert (answer.status, answer.field("x-gateway-error"), calls) == (500, "internal", 1)
+    assert "unhandled fault" in caplog.text
+    assert await client.ended()
+
+
+async def test_connections_of_the_lane_end_with_the_gateway(stub, start_gateway, connect) -> None:
+    gateway = await start_gateway(stub.url)
+    clients = [await connect(gateway.url) for _ in range(3)]
+    for client in clients:
+        assert (await client.ask("GET /internal/x")).status == 403
+    stopping = asyncio.create_task(gateway.stop())
+    assert [await client.ended() for client in clients] == [True] * 3
+    await asyncio.wait_for(stopping, 5)

@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 
 from gateway import __version__, assembly
 from gateway.admin.cache import cache_api
+from gateway.admin.guard import guard
 from gateway.admin.server import application
 from gateway.edge.deadlines import Wheel
 from gateway.edge.server import Server
@@ -135,6 +136,7 @@ class Gateway:
             ),
             access_log=None,
         )
+        guard(self._admin.app, settings.admin.token)
         await self._admin.setup()
         await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
         self._listener = await loop.create_server(

@@ -209,8 +209,13 @@ def _addresses(settings: Settings) -> Iterator[Doubt]:
         if url.scheme == "http" and not _local(url.hostname):
             detail = f"whoever can change an answer of {url.netloc} can make tokens; use https"
             yield Doubt("keys-clear", Level.WARNING, "auth.keys", detail)
-    if not _local(settings.admin.host):
-        yield Doubt("admin-open", Level.WARNING, "admin.host", "the operator's listener is not on loopback")
+    if not _local(settings.admin.host) and settings.admin.token is None:
+        yield Doubt(
+            "admin-open",
+            Level.WARNING,
+            "admin.host",
+            "the operator's listener is not on loopback, and asks for no token",
+        )
 
 
 def _local(host: str | None) -> bool:

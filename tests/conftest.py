@@ -199,12 +199,13 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
         *,
         public_url: str = "https://gateway.example.org",
         listen: str = "{port: 0}",
+        admin: str = "{port: 0}",
         drain: str = "1s",
         more_upstream: str = "",
     ) -> Gateway:
         text = f"""
 listen: {listen}
-admin: {{port: 0}}
+admin: {admin}
 public_url: {public_url}
 drain: {drain}
 upstream:

@@ -3,8 +3,9 @@
 Reading files is `load.py`; this module does no I/O but to see that named files exist. Times are seconds, sizes bytes.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
@@ -20,9 +21,13 @@ from gateway.settings.scalars import (
     Duration,
     Port,
     Pseudonym,
+    Secret,
     Size,
 )
 from gateway.settings.section import Section
+
+_SHORTEST_TOKEN: Final = 16
+_TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_SHORTEST_TOKEN},}}")  # RFC 6750 §2.1
 
 
 class Listen(Section):
@@ -42,9 +47,21 @@ class Admin(Section):
     """The operator's listener: metrics and health."""
 
     host: Host = "127.0.0.1"
-    """Address to bind. Its pages are not protected by tokens."""
+    """Address to bind. Without a `token` its pages are open to whoever reaches it."""
     port: Port = 9090
     """Port to bind; 0 lets the system choose. Must differ from `listen.port`."""
+    token: Secret | None = None
+    """What its pages ask for: as a bearer token, or as the password of a browser that only reads. `/healthz` asks for \
+nothing. At least 16 characters, best given as `${NAME}`."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A token that no client could send, or that could be guessed."""
+        if self.token is None:
+            return
+        text = self.token.get_secret_value()
+        if not _TOKEN.fullmatch(text):
+            expected = f"at least {_SHORTEST_TOKEN} characters of A-Z, a-z, 0-9 and -._~+/="
+            yield Problem(("token",), expected, "a shorter one" if len(text) < _SHORTEST_TOKEN else "others")
 
 
 class Timeouts(Section):

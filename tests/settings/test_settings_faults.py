@@ -76,11 +76,11 @@ def test_the_bases_of_these_tests_are_good():
         ),
         pytest.param(GOOD + "drian: 5s", [f"f.yaml:4: drian: {KNOWN_KEY}; did you mean drain?"], id="did-you-mean"),
         pytest.param(
-            GOOD + "admin: {zzz: 5}", [f"f.yaml:4: admin.zzz: {KNOWN_KEY}; known are host, port"], id="unknown-key"
+            GOOD + "log: {zzz: 5}", [f"f.yaml:4: log.zzz: {KNOWN_KEY}; known are format, level"], id="unknown-key"
         ),
         pytest.param(
-            GOOD + 'admin: {"a b\\e[1m": 5}',
-            [f"f.yaml:4: admin[…]: {KNOWN_KEY}; known are host, port"],
+            GOOD + 'log: {"a b\\e[1m": 5}',
+            [f"f.yaml:4: log[…]: {KNOWN_KEY}; known are format, level"],
             id="strange-key",
         ),
         pytest.param(GOOD + "listen: 8080", ["f.yaml:4: listen: expected a mapping, found a number"], id="no-mapping"),

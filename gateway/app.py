@@ -27,6 +27,7 @@ from gateway.pipeline.drift import Drift
 from gateway.pipeline.fulfil import Pipeline
 from gateway.pipeline.inspection import Inspector
 from gateway.reload import Reloader
+from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.probe import Probe
@@ -86,8 +87,9 @@ class Gateway:
         self.wheel: Final = Wheel(assembly.deadlines(settings))
         self.metrics: Final = Metrics(__version__)
         self.reloader: Final = Reloader(self, source, clock)
-        observe_parts(self)
         self._access: Final = AccessLog(self.metrics)
+        self.decisions: Final = Decisions(self._access, settings.debug.recent)
+        observe_parts(self)
         self._draining = False
         self._server: Server | None = None
         self._listener: asyncio.Server | None = None
@@ -116,7 +118,7 @@ class Gateway:
         )
         self._server = Server(
             self.pipeline,
-            self._access,
+            self.decisions,
             clock=self._clock,
             strict_api=settings.route_table == "cloud_foundry",
             prefix=assembly.prefix(settings),
@@ -130,9 +132,10 @@ class Gateway:
             application(
                 registry,
                 self._checks(),
-                Recent(lambda: generate_latest(registry).decode()).status,
-                {"reload": self.reloader.answer},
-                {"/cache": cache_api(self.inspector, public_path=assembly.prefix(settings))},
+                mounted={"/cache": cache_api(self.inspector, public_path=assembly.prefix(settings))},
+                status=Recent(lambda: generate_latest(registry).decode()).status,
+                actions={"reload": self.reloader.answer},
+                decisions=self.decisions.newest,
             ),
             access_log=None,
         )
@@ -175,6 +178,7 @@ class Gateway:
             admission=None if self.limits is None else self.limits[0],
             budget=self.budget,
             drift=self.drift if self.settings.cache.drift_sample else None,
+            debug_scopes=frozenset(self.settings.debug.scopes_any),
         )
 
     async def stop(self) -> None:

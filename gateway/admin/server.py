@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from gateway.admin.decisions import add_decisions
 from gateway.admin.status import add_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
+
+    from gateway.admin.decisions import Newest
 
 Check = "Callable[[], str | None]"
 
@@ -31,9 +34,11 @@ HEADER: Final = "X-Gateway-Admin"
 def application(
     registry: CollectorRegistry,
     checks: Mapping[str, Callable[[], str | None]],
+    *,
     status: Callable[[], Mapping[str, Any]] | None = None,
     actions: Mapping[str, Action] | None = None,
     mounted: Mapping[str, web.Application] = MappingProxyType({}),
+    decisions: Newest | None = None,
 ) -> web.Application:
     """The admin application.
 
@@ -43,6 +48,7 @@ def application(
         status: makes the numbers of the status page; None for no such page.
         actions: what `POST /-/<name>` does.
         mounted: what else is served, by path.
+        decisions: gives recent decisions; None when none are kept.
     """
     handlers: Final = _Handlers(registry, checks)
     app = web.Application()
@@ -55,6 +61,8 @@ def application(
         app.router.add_post(f"/-/{name}", _guarded(action))
     for path, other in mounted.items():
         app.add_subapp(path, other)
+    if decisions is not None:
+        add_decisions(app, decisions)
     return app
 
 

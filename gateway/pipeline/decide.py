@@ -51,6 +51,7 @@ class Policy:
         chance: a number between 0 and 1 for each hit, by which one of many refreshes a page early; 1 is never.
         admission: rate limits, None for none.
         budget: what the controller's own limits leave, None when nobody looks.
+        debug_scopes: who has one of these and sends `Gateway-Debug: 1` is told the decision in a field of the answer.
         drift: samples hits whose page is compared with the controller's answer of now, None for none.
     """
 
@@ -62,6 +63,7 @@ class Policy:
     admission: Admission | None = None
     budget: Budget | None = None
     drift: Drift | None = None
+    debug_scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from gateway.core.routes import CacheMode
 from gateway.core.rows import tags_of_content
 from gateway.pipeline.collapse import Collapse
 from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgiving, from_entry, refuse
+from gateway.pipeline.decision import DEBUG_FIELD, asks_why, debug_field
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.origin_fetch import OriginFetch
@@ -144,9 +145,18 @@ class Pipeline:
             Its reply, or what it needs, to be given to `answer`.
         """
         outcome = decide(exchange, self.policy, self._clock())
-        if exchange.refresh and isinstance(outcome, Reply):
+        if not isinstance(outcome, Reply):
+            return outcome
+        if exchange.refresh:
             self._refresh_behind(exchange)
-        return outcome
+        return self._told(exchange, outcome) if self.policy.debug_scopes else outcome
+
+    def _told(self, exchange: Exchange, reply: Reply) -> Reply:
+        """The reply, with the decision in a field for who asks why and may."""
+        if not asks_why(exchange, self.policy.debug_scopes):
+            return reply
+        told = debug_field(exchange, status=reply.status, seconds=self._clock() - exchange.received_at)
+        return replace(reply, fields=reply.fields.plus((DEBUG_FIELD, told)))
 
     async def answer(
         self, exchange: Exchange, body: AsyncIterator[bytes] | None, judged: Outcome | None = None
@@ -175,10 +185,11 @@ class Pipeline:
                     exchange.keys_fetched = True
                 case Fetch(fill=fill):
                     try:
-                        return await self._fetch(exchange, body, fill=fill)
+                        return self._told(exchange, await self._fetch(exchange, body, fill=fill))
                     except UpstreamError as error:
                         stale = self._stale_if_error(exchange, Stale(error.kind))
-                        return stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
+                        failed = stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
+                        return self._told(exchange, failed)
                     except ContentError as error:
                         return refuse(exchange, error.denial)
             outcome = self.judge(exchange)

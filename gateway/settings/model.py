@@ -5,7 +5,7 @@ Reading files is `load.py`; this module does no I/O but to see that named files 
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
@@ -21,8 +21,10 @@ from gateway.settings.scalars import (
     Duration,
     Port,
     Pseudonym,
+    Scope,
     Secret,
     Size,
+    integer,
 )
 from gateway.settings.section import Section
 
@@ -101,6 +103,16 @@ with `route_table: none` it leaves all links as they are."""
     """The largest JSON answer held in memory to rewrite its links; a larger one is a 502."""
 
 
+class Debug(Section):
+    """How a single answer can be explained."""
+
+    recent: Annotated[int, integer(0, 100_000)] = 1000
+    """How many decisions are kept for `/-/decisions` on the admin listener, about 1 KiB each."""
+    scopes_any: tuple[Scope, ...] = ()
+    """Who has one of these and sends `Gateway-Debug: 1` is told the decision in a field of the answer; empty for \
+nobody."""
+
+
 class Log(Section):
     """What is logged to standard output."""
 
@@ -137,6 +149,8 @@ class Settings(Section):
     """How much of the API anybody may use; by default as much as they like."""
     drain: Duration = 30.0
     """How long requests under way may go on after a signal to stop."""
+    debug: Debug = Debug()
+    """How a single answer can be explained."""
     log: Log = Log()
     """What is logged to standard output."""
     via: Pseudonym = "gateway"

@@ -1,0 +1,52 @@
+"""The decisions of the last requests, kept in a ring for the operator's questions."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.pipeline.decision import Decision, decision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.pipeline.exchange import Exchange
+    from gateway.pipeline.ports import Recorder
+
+
+class Decisions:
+    """A recorder that remembers the last decisions and passes on to the next recorder.
+
+    Args:
+        following: told everything too.
+        kept: how many are remembered, 0 for none.
+    """
+
+    def __init__(self, following: Recorder, kept: int) -> None:
+        self._following: Final = following
+        self._ring: Final[deque[Decision]] = deque(maxlen=kept)
+
+    def begin(self) -> None:
+        """An exchange has begun."""
+        self._following.begin()
+
+    def malformed(self) -> None:
+        """A request could not be parsed."""
+        self._following.malformed()
+
+    def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
+        """An exchange is over; remember its decision."""
+        self._following.record(exchange, complete=complete, seconds=seconds)
+        if self._ring.maxlen:
+            self._ring.append(decision(exchange, complete=complete, seconds=seconds))
+
+    def newest(self, most: int, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """The newest decisions first.
+
+        Args:
+            most: how many at most.
+            wanted: which ones, by `Decision.plain`.
+        """
+        told = (one.plain() for one in reversed(self._ring))
+        return list(islice(filter(wanted, told), most))

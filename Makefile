@@ -52,6 +52,7 @@ docs: install
 	$(BIN)/python -m gateway.settings.document > docs/settings.md
 	$(BIN)/python -m gateway.catalogue > docs/metrics.md
 	$(BIN)/gateway schema > config/schema.json
+	$(BIN)/python -m grafana.generate
 
 # Beside nginx and HAProxy, which have to be installed (Debian: nginx-light haproxy wrk).
 bench: install

@@ -336,18 +336,49 @@ PROCESS = Page(
                 most=1,
             ),
         ),
-        "Broken off": (
+        "Settings": (
             Panel(
-                "Not delivered in full",
-                "Answers whose client went away, or whose source broke off.",
-                "reqps",
-                (Query(f"sum(rate(gateway_aborted_total{R}))", "aborted"),),
+                "Last reload",
+                "1 when it went well, 0 when it was refused and the settings before it stay.",
+                "short",
+                (Query("min by (instance) (gateway_config_last_reload_successful)", "{{instance}}"),),
+                most=1,
             ),
             Panel(
-                "Not HTTP",
-                "Requests that could not be parsed.",
+                "Settings in force for",
+                "Since they were last put in force.",
+                "s",
+                (
+                    Query(
+                        "time() - max by (instance) (gateway_config_last_reload_success_timestamp_seconds)",
+                        "{{instance}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Reloads",
+                "By how they ended.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_config_reloads_total{R}))", "{{result}}"),),
+            ),
+        ),
+        "Connections": (
+            Panel("Open", "Of clients.", "short", (Query("sum by (instance) (gateway_connections)", "{{instance}}"),)),
+            Panel(
+                "Ended by the gateway",
+                "By which deadline or limit (docs/edge.md).",
+                "ops",
+                (Query(f"sum by (reason) (rate(gateway_connections_ended_total{R}))", "{{reason}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Broken off",
+                "Answers not delivered in full, and requests that could not be parsed.",
                 "reqps",
-                (Query(f"sum(rate(gateway_malformed_requests_total{R}))", "malformed"),),
+                (
+                    Query(f"sum(rate(gateway_aborted_total{R}))", "not in full"),
+                    Query(f"sum(rate(gateway_malformed_requests_total{R}))", "not HTTP"),
+                ),
             ),
         ),
     },

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from gateway.telemetry import log
+
 if TYPE_CHECKING:
     from gateway.app import Gateway
     from gateway.settings import Settings
@@ -29,6 +31,11 @@ def observe_parts(gateway: Gateway) -> None:
     _limits(gateway)
     _edge(gateway)
     _reloads(gateway)
+    observe(
+        "gateway_log_lines_lost_total",
+        "Lines that could not be written to standard error: a full disk, a reader that has gone.",
+        log.lost,
+    )
     observe(
         "gateway_config_info",
         "Always 1; the labels say which settings are in force: the first digits of the SHA-256 of their redacted form.",

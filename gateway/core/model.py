@@ -114,7 +114,7 @@ class Target:
     """
 
     path: str
-    query: str | None = None
+    query: str | None = field(default=None, repr=False)  # may hold names and secrets
 
     def __str__(self) -> str:
         return self.path if self.query is None else f"{self.path}?{self.query}"

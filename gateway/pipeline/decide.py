@@ -22,7 +22,7 @@ from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principa
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline import origin
 from gateway.pipeline.admission import FREE, Admission
-from gateway.pipeline.entry import Entry
+from gateway.pipeline.entry import CLOCK_SKEW, Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
 
@@ -213,7 +213,7 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
     if exchange.key is not None and exchange.bypass is None:
         entry = policy.store.get(exchange.key)
         # The key holds the domain; what the store hands out is believed only if it says so itself.
-        if isinstance(entry, Entry) and entry.key == exchange.key:
+        if isinstance(entry, Entry) and entry.key == exchange.key and entry.stored_at <= now + CLOCK_SKEW:
             exchange.entry = entry
         exchange.verdict = _verdict(exchange.entry, asked, now)
         exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None

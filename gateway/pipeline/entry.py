@@ -6,7 +6,7 @@ wrong entry is a miss and never a leak.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 ENTRY_OVERHEAD: Final = 1024
 # Likewise for each tag: the string, and its places in the entry and in the store's index.
 TAG_OVERHEAD: Final = 300
+
+# What was stored later than now, by more than the clocks of replicas differ, was stored before the clock was set back.
+# How old it is nobody can tell; served until its time has come, it would be served for as long as the clock jumped.
+CLOCK_SKEW: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Entry:
 
     key: CacheKey
     fields: Fields
-    body: bytes
+    body: bytes = field(repr=False)
     etag: str
     stored_at: float
     fresh_until: float

@@ -5,7 +5,7 @@ A plain record with slots. It decides nothing; `decide` and `fulfil` write it, d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,7 +86,7 @@ class Reply:
 
     status: int
     fields: Fields
-    body: bytes | Stream | None = None
+    body: bytes | Stream | None = field(default=None, repr=False)
     reason: str | None = None
 
 

@@ -20,6 +20,7 @@ from gateway.core.freshness import State
 from gateway.core.keys import CacheKey
 from gateway.core.reuse import Action, Forwarded, Reuse, may_reuse
 from gateway.core.validation import validation_request
+from gateway.pipeline.entry import CLOCK_SKEW
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.resource import Resource
 
@@ -97,7 +98,8 @@ def lookup(exchange: Exchange, store: PageStore, now: float, *, chance: float) -
     """
     found = store.get(exchange.key) if exchange.key is not None else None
     resource = found if isinstance(found, Resource) and found.key == exchange.key else None
-    candidates = () if resource is None else resource.responses
+    stored = () if resource is None else resource.responses
+    candidates = tuple(response for response in stored if response.freshness.born <= now + CLOCK_SKEW)
     reuse = may_reuse(exchange.head.method, exchange.head.fields, candidates, now)
     exchange.origin = Lookup(resource, reuse)
     match reuse.action:

@@ -7,7 +7,7 @@ included, and whoever reads it compares. Nothing here decides whether anything m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -39,7 +39,7 @@ class Variant:
     """
 
     response: StoredResponse
-    body: bytes
+    body: bytes = field(repr=False)
     seconds: float = 0.0
 
     @property

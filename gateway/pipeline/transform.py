@@ -6,7 +6,7 @@ Knows responses and links, nothing of who asked or of connections.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway.core import forwarding
@@ -104,7 +104,7 @@ class Page:
     status: int
     reason: str | None
     fields: Fields
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 def unstorable(page: Page) -> str | None:

@@ -1,6 +1,7 @@
 """Logs: structlog, JSON or console, one line for each exchange.
 
-A line holds the path but never the query (it may name people), never a token, cookie or field value.
+A line holds the path but never the query (it may name people), never a token, cookie or field value. A line that cannot
+be written (a full disk, a reader that has gone) is lost and counted; it fails no request.
 """
 
 from __future__ import annotations
@@ -29,18 +30,49 @@ def configure(*, level: str, json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others show the values of variables: tokens
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer] if json else [*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the standard error of that moment
+        logger_factory=lambda *_: _PRINTER,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(
         level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )
     logging.getLogger().setLevel(max(number, logging.WARNING))
+
+
+class _Printer:
+    """Writes lines to what is standard error at that moment, and counts those it could not write."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def msg(self, message: str) -> None:
+        try:
+            # One call for the whole line: half of one, cut by a full disk, would spoil the next.
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):  # ValueError: it is closed
+            self.lost += 1
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+_PRINTER: Final = _Printer()
+
+
+def lost() -> int:
+    """How many lines could not be written."""
+    return _PRINTER.lost
 
 
 class AccessLog:

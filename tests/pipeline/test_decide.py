@@ -466,8 +466,10 @@ def test_only_if_cached_without_a_page_that_may_be_served(age: float | None) -> 
 
 
 def test_a_clock_that_went_back_gives_no_negative_age() -> None:
-    reply = replied(decide(exchange(), with_page(age=-3), NOW))
+    """Nor a page that is fresh for as long as the clock went back: how old it is nobody can tell."""
+    reply = replied(decide(exchange(), with_page(age=-0.9), NOW))
     assert reply.fields.get("age") == "0"
+    assert decide(exchange(), with_page(age=-3), NOW) == Fetch(fill=True)
 
 
 def test_head_is_answered_from_the_page_of_get() -> None:

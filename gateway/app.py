@@ -18,6 +18,8 @@ from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
 from gateway.edge.deadlines import Wheel
+from gateway.edge.drain import drain
+from gateway.edge.listeners import Listener, open_tcp
 from gateway.edge.server import Server
 from gateway.live.recent import Recent
 from gateway.observed import observe_parts
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from gateway.pipeline.admission import Admission
     from gateway.pipeline.outgoing import Outgoing
     from gateway.settings import Settings
+
+
+# How long idle connections may still bring a request after a signal to stop; it is answered with `Connection: close`.
+_LINGER: Final = 1.0
 
 
 class Gateway:
@@ -92,13 +98,14 @@ class Gateway:
         observe_parts(self)
         self._draining = False
         self._server: Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: Final[list[Listener]] = []
+        self._hurry: Final = asyncio.Event()
         self._admin: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect, once started."""
-        return _url(self._listener)
+        return _authority(self._listeners[0].address) if self._listeners else ""
 
     @property
     def admin_url(self) -> str:
@@ -125,7 +132,6 @@ class Gateway:
             limits=assembly.limits(settings),
             wheel=self.wheel,
         )
-        loop = asyncio.get_running_loop()
         self.metrics.loop_lag.start()
         registry = self.metrics.registry
         self._admin = web.AppRunner(
@@ -142,9 +148,11 @@ class Gateway:
         guard(self._admin.app, settings.admin.token)
         await self._admin.setup()
         await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
-        self._listener = await loop.create_server(
-            self._server, settings.listen.host, settings.listen.port, backlog=settings.listen.backlog
-        )
+        listen = settings.listen
+        for opened in open_tcp(listen.host, listen.port, backlog=listen.backlog):
+            self._listeners.append(Listener(opened, self._server))
+        for listener in self._listeners:
+            listener.start()
         self.log.info("listening", url=self.url, admin=self.admin_url, public_url=settings.public_url)
 
     def reconfigure(
@@ -181,18 +189,25 @@ class Gateway:
             debug_scopes=frozenset(self.settings.debug.scopes_any),
         )
 
-    async def stop(self) -> None:
-        """Not ready, stop accepting, finish what is under way within `drain`, then close everything."""
+    async def stop(self, *, linger: float = 0.0) -> None:
+        """Not ready, stop accepting, finish what is under way within `drain`, then close everything.
+
+        Args:
+            linger: seconds that idle connections have to bring a last request.
+        """
         self._draining = True
-        self.metrics.loop_lag.stop()
-        if self._listener is not None:
-            self._listener.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.settings.drain
+        for listener in self._listeners:
+            await listener.close()
         if self._server is not None:
-            self._server.pre_shutdown()
-            await self._server.shutdown(self.settings.drain)
+            cut = await drain(self._server, grace=self.settings.drain, linger=linger, hurried=self._hurry.is_set)
+            if cut:
+                self.log.warning("cut off", connections=cut)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.drain):
+            async with asyncio.timeout_at(loop.time() if self._hurry.is_set() else until):
                 await self.pipeline.drain()
+        self.metrics.loop_lag.stop()
         if self.origins is not None:
             await self.origins.stop()
         await self.probe.stop()
@@ -202,28 +217,46 @@ class Gateway:
         if self._admin is not None:
             await self._admin.cleanup()
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until SIGINT or SIGTERM; SIGHUP reloads.
+    async def run(self, ready: Callable[[], None] = lambda: None) -> bool:
+        """Serve until SIGINT or SIGTERM, then drain; a second signal ends that at once. SIGHUP reloads.
 
         Args:
             ready: called once clients can connect.
+
+        Returns:
+            Whether there was no second signal.
 
         Raises:
             OSError: a listener's address cannot be bound.
         """
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def signalled() -> None:
+            if stopping.is_set():
+                self._hurry.set()
+            stopping.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, signalled)
         loop.add_signal_handler(signal.SIGHUP, self.reloader.begin)
         try:
             await self.start()
             ready()
             await stopping.wait()
-            self.log.info("draining", grace_seconds=self.settings.drain)
+            self._draining = True
+            self.log.info("draining", grace_seconds=self.settings.drain, delay_seconds=self.settings.drain_delay)
+            await self._go_on(self.settings.drain_delay)
         finally:
-            await self.stop()
-            self.log.info("stopped")
+            await self.stop(linger=_LINGER)
+            self.log.info("stopped", at_once=self._hurry.is_set())
+        return not self._hurry.is_set()
+
+    async def _go_on(self, seconds: float) -> None:
+        """Serve as before, until load balancers have noticed that this gateway is not ready."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     def _checks(self) -> dict[str, Callable[[], str | None]]:
         checks: dict[str, Callable[[], str | None]] = {
@@ -235,10 +268,6 @@ class Gateway:
         if origins is not None:
             checks["origins"] = lambda: origins.fault if not origins.known else None
         return checks
-
-
-def _url(listener: asyncio.Server | None) -> str:
-    return "" if listener is None else _authority(listener.sockets[0].getsockname())
 
 
 def _address(runner: web.AppRunner | None) -> str:

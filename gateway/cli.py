@@ -1,6 +1,7 @@
 """The command line: run · demo · check · explain · schema · top · cache. Parses and prints; others do the work.
 
-Exit codes: 0 done, 1 a check failed or a request would be refused, 2 faulty settings or arguments, 3 an address in use.
+Exit codes: 0 done, 1 a check failed, a request would be refused or a second signal did not wait for requests, 2 faulty
+settings or arguments, 3 an address in use.
 """
 
 from __future__ import annotations
@@ -211,13 +212,14 @@ def _token(given: str | None) -> str | None:
         _fail(f"{given[1:]}: {error.strerror}", 2)
 
 
-def _serve(serving: Coroutine[object, object, None]) -> None:
+def _serve(serving: Coroutine[object, object, bool]) -> None:
     import uvloop
 
     try:
-        uvloop.run(serving)
+        finished = uvloop.run(serving)
     except OSError as error:
         _fail(f"cannot listen: {error.strerror or error}", 3)
+    raise typer.Exit(0 if finished else 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

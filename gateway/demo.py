@@ -42,8 +42,11 @@ class Demo:
         self._uaa: Final = Uaa()
         self._processes: Final = processes
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         """Serve until SIGINT or SIGTERM.
+
+        Returns:
+            Whether there was no second signal.
 
         Raises:
             OSError: a port is taken.
@@ -69,7 +72,9 @@ class Demo:
                 name="demo",
             )
             gateway = Gateway(settings)
-            await gateway.run(ready=lambda: print(introduction(gateway.url, gateway.admin_url, uaa_url), flush=True))
+            return await gateway.run(
+                ready=lambda: print(introduction(gateway.url, gateway.admin_url, uaa_url), flush=True)
+            )
         finally:
             await controller.stop()
             await self._uaa.stop()

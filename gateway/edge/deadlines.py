@@ -12,7 +12,9 @@ below aiohttp costs one addition (`Watched.below`), and a connection that waits 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import struct
+import sys
 import termios
 from dataclasses import dataclass
 from enum import Enum
@@ -268,6 +270,14 @@ class Watched(RequestHandler):
         self._number += 1
         self._upload = upload
 
+    def close_idle(self) -> None:
+        """End the connection if nothing is under way on it and nothing has come that is not read yet."""
+        wire = self._wire
+        if wire is None or self._waiter is None or self._waiter.done() or self._head_bytes:
+            return
+        if not self._messages and not wire.get_write_buffer_size() and not _unread(wire):
+            self.force_close()
+
     def look(self, now: float, seconds: float) -> None:
         """See how far it has come, and end it when it took too long.
 
@@ -341,3 +351,12 @@ def _in_kernel(wire: asyncio.Transport) -> int:
     except (AttributeError, OSError, ValueError):  # no socket, or one that has just been closed
         return 0
     return int(struct.unpack("i", held)[0])
+
+
+def _unread(wire: asyncio.Transport) -> int:
+    """Bytes that wait in the kernel."""
+    connection = wire.get_extra_info("socket")
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    except (OSError, AttributeError, ValueError):
+        return 0

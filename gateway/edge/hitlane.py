@@ -65,8 +65,8 @@ class HitLane:
         self._render: Final = Renderer().render
         self._ids: Final = ids
 
-    def adopt(self, heads: QuickHeads) -> None:
-        """Read heads by other settings from now on; nothing is taken before this was called."""
+    def adopt(self, heads: QuickHeads | None) -> None:
+        """Read heads by other settings from now on; with None, and before this was called, nothing is taken."""
         self._heads = heads
 
     def take(self, data: bytes, peer: str, scheme: str, write: Callable[[bytes], object]) -> Begun | bool:

@@ -179,6 +179,9 @@ class Server(web.Server):
         limits: what a request may measure.
         wheel: watches the connections.
         hit_lane: whether what needs no waiting is answered below aiohttp; without it the answers are the same.
+
+    Attributes:
+        draining: whether every answer from now on is the last one of its connection.
     """
 
     def __init__(
@@ -211,6 +214,7 @@ class Server(web.Server):
         self._wheel: Final = wheel
         self._ids: Final = RequestIds()
         self._lane: Final = HitLane(pipeline, recorder, clock=clock, ids=self._ids) if hit_lane else None
+        self.draining = False
         self.reconfigure(prefix=prefix, limits=limits)
 
     def reconfigure(self, *, prefix: str, limits: Limits) -> None:
@@ -225,6 +229,12 @@ class Server(web.Server):
         self._kwargs |= {"max_line_size": limits.max_line_bytes, "max_field_size": limits.max_header_bytes}
         if self._lane is not None:
             self._lane.adopt(QuickHeads(limits, strict_api=self._strict_api, prefix=prefix))
+
+    def last_answers(self) -> None:
+        """Let every answer from now on say that its connection closes."""
+        self.draining = True
+        if self._lane is not None:
+            self._lane.adopt(None)
 
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection."""
@@ -336,7 +346,7 @@ class Server(web.Server):
         response[ADDED] = [name for name in ("Server", "Content-Type") if name not in headers]
         unread = upload is not None and not upload.finished
         endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
-        if unread or endless or exchange.denied in _CLOSING:
+        if unread or endless or self.draining or exchange.denied in _CLOSING:
             # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message,
             # and a client that writes malformed requests gets no next one.
             response.force_close()

@@ -19,6 +19,7 @@ RELOADED: Final = frozenset(
     {
         "auth",
         "drain",
+        "drain_delay",
         "limits.body_idle_timeout",
         "limits.head_timeout",
         "limits.max_body_bytes",

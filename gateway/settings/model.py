@@ -149,6 +149,9 @@ class Settings(Section):
     """How much of the API anybody may use; by default as much as they like."""
     drain: Duration = 30.0
     """How long requests under way may go on after a signal to stop."""
+    drain_delay: Duration = 0.0
+    """How long new connections are still accepted after a signal to stop, while `/readyz` says 503 already: the time \
+that load balancers need to notice."""
     debug: Debug = Debug()
     """How a single answer can be explained."""
     log: Log = Log()

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self
 
 Pair = tuple[str, str]
@@ -24,30 +24,38 @@ class Fields:
         pairs: (name, value) in wire order.
 
     Attributes:
-        pairs: the same.
         stem: fields that these were made of by appending, so that what is known of them need not be worked out again.
         rendered: how a lane writes them, kept here by whoever writes the same fields often; None until then.
     """
 
-    __slots__ = ("_found", "pairs", "rendered", "stem")
+    __slots__ = ("_found", "_late", "_pairs", "rendered", "stem")
 
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
-        self.pairs: Final[tuple[Pair, ...]] = tuple(pairs)
+        self._pairs: tuple[Pair, ...] | None = tuple(pairs)
+        self._late: Callable[[], tuple[Pair, ...]] | None = None
         self.stem: Fields | None = None
         self.rendered: tuple[bytes, frozenset[str]] | None = None
         self._found: dict[str, list[str]] | None = None
 
     @classmethod
-    def indexed(cls, pairs: tuple[Pair, ...], index: dict[str, list[str]]) -> Self:
+    def indexed(cls, index: dict[str, list[str]], late: Callable[[], tuple[Pair, ...]]) -> Self:
         """Fields whose values by lower-case name are at hand already.
 
         Args:
-            pairs: (name, value) in wire order.
             index: every value of each name, in wire order; not to be changed any more.
+            late: makes the pairs in wire order, should anybody ask for them.
         """
-        fields = cls(pairs)
-        fields._found = index
+        fields = cls()
+        fields._pairs, fields._late, fields._found = None, late, index
         return fields
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The (name, value) pairs in wire order."""
+        pairs = self._pairs
+        if pairs is None:
+            pairs = self._pairs = () if self._late is None else self._late()
+        return pairs
 
     @property
     def _index(self) -> dict[str, list[str]]:
@@ -120,9 +128,9 @@ class Target:
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
-    """What a client asked, without its body.
+    """What a client asked, without its body. Not to be changed; it is not frozen because one is made for every hit.
 
     Attributes:
         method: as sent, case kept (methods are case-sensitive, RFC 9110 §9.1).

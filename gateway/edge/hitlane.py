@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.edge.ids import RequestIds
-    from gateway.edge.quick_heads import QuickHeads
+    from gateway.edge.quick_heads import Caller, QuickHeads
     from gateway.pipeline.decide import Outcome
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
@@ -69,25 +69,24 @@ class HitLane:
         """Read heads by other settings from now on; with None, and before this was called, nothing is taken."""
         self._heads = heads
 
-    def take(self, data: bytes, peer: str, scheme: str, write: Callable[[bytes], object]) -> Begun | bool:
+    def take(self, data: bytes, caller: Caller, write: Callable[[bytes], object]) -> Begun | bool:
         """Answer the request that is a whole segment, if it can be.
 
         Args:
             data: the segment, which begins where a request may begin.
-            peer: IP address of the TCP peer.
-            scheme: "http" or "https", as the listener saw it.
+            caller: whose it is.
             write: takes the whole answer.
 
         Returns:
             True when it is answered and recorded; False when nothing was done with it; else the exchange that the
             ordinary lane must go on with.
         """
-        read = None if self._heads is None else self._heads.read(data, peer, scheme)
+        read = None if self._heads is None else self._heads.read(data, caller)
         if read is None:
             return False
         now = self._clock()
-        head, known = read
-        exchange = Exchange(head, request_id=known or self._ids.fresh(), received_at=now)
+        head, identity, known = read
+        exchange = Exchange(head, request_id=identity or self._ids.fresh(), received_at=now, known=known)
         try:
             outcome = self._judge(exchange)
         except Exception as fault:  # noqa: BLE001 - ours; the ordinary lane answers and logs it as any other

@@ -9,11 +9,12 @@ every request or client: its id and its token. Both memos are bounded.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from gateway.core.errors import Denial
 from gateway.core.model import Fields, RequestHead, Target
 from gateway.edge.receive import canonical
+from gateway.pipeline.known import Held, Known
 
 if TYPE_CHECKING:
     from gateway.core.model import Pair
@@ -37,6 +38,7 @@ _ORDINARY: Final = frozenset(
 _MOST_FIELDS: Final = 64
 _LONGEST: Final = 4096  # bytes of a remembered line or field block
 _REMEMBERED: Final = 1024  # of each, twice
+_LINES_OF_A_BLOCK: Final = 256
 _HOST: Final = Fields((("Host", "a"),))
 
 
@@ -66,28 +68,70 @@ class _Memo(Generic[T]):
         return value
 
 
+class Caller:
+    """A connection as its heads are read: who is on the other side, and the head that came last.
+
+    Args:
+        address: IP address of the TCP peer.
+        scheme: "http" or "https", as the listener saw it.
+    """
+
+    __slots__ = ("address", "after", "asked", "before", "block", "heads", "known", "scheme", "token")
+
+    def __init__(self, address: str, scheme: str) -> None:
+        self.address: Final = address
+        self.scheme: Final = scheme
+        self.heads: QuickHeads | None = None  # who read the last head; None when there is none to compare with
+        self.before = self.after = b""  # its bytes before and behind the value of its id
+        self.asked: _Asked = ("GET", _ROOT)
+        self.block = _NO_BLOCK
+        self.token = ""
+        self.known = _NOTHING
+
+
 class _Block:
     """The fields of heads that differ in the values of the token and the id alone."""
 
-    __slots__ = ("id_at", "index", "pairs", "token_at")
+    __slots__ = ("_known", "id_at", "index", "pairs", "token_at")
 
     def __init__(self, pairs: list[Pair], token_at: int, id_at: int) -> None:
         self.pairs: Final = pairs
         self.index: Final = {name.lower(): [value] for name, value in pairs}
         self.token_at: Final = token_at
         self.id_at: Final = id_at
+        self._known: Final[dict[bytes, Known]] = {}
 
     def fields(self, token: str, identity: str) -> Fields:
         """The fields of a head with these two values; "" where the field is none of those that were cut out."""
-        pairs, index = self.pairs.copy(), self.index.copy()
+        index = self.index.copy()
         if token:
-            pairs[self.token_at] = (pairs[self.token_at][0], token)
             index["authorization"] = [token]
         if identity:
-            name = pairs[self.id_at][0]
-            pairs[self.id_at] = (name, identity)
-            index[name.lower()] = [identity]
-        return Fields.indexed(tuple(pairs), index)
+            index[self.pairs[self.id_at][0].lower()] = [identity]
+        return Fields.indexed(index, lambda: self._pairs(token, identity))
+
+    def _pairs(self, token: str, identity: str) -> tuple[Pair, ...]:
+        pairs = self.pairs.copy()
+        if token:
+            pairs[self.token_at] = (pairs[self.token_at][0], token)
+        if identity:
+            pairs[self.id_at] = (pairs[self.id_at][0], identity)
+        return tuple(pairs)
+
+    def known(self, line: bytes, held: Held) -> Known:
+        """What is known of heads of this block under a request line."""
+        known = self._known.get(line)
+        if known is None:
+            if len(self._known) >= _LINES_OF_A_BLOCK:
+                self._known.clear()
+            known = self._known[line] = Known(held)
+        return known
+
+
+_ROOT: Final = Target("/")
+_NO_BLOCK: Final = _Block([], -1, -1)
+_NOTHING: Final = Known(Held())
+_Asked: TypeAlias = tuple[str, Target]
 
 
 class QuickHeads:
@@ -105,20 +149,36 @@ class QuickHeads:
         self._longest: Final = min(limits.max_line_bytes, limits.max_header_bytes)
         self._strict_api: Final = strict_api
         self._prefix: Final = prefix
-        self._lines: Final[_Memo[tuple[str, Target]]] = _Memo()
+        self._lines: Final[_Memo[_Asked]] = _Memo()
         self._blocks: Final[_Memo[_Block]] = _Memo()
+        self._held: Final = Held()
 
-    def read(self, data: bytes, peer: str, scheme: str) -> tuple[RequestHead, str] | None:
-        """The head of a bodiless GET or HEAD with a canonical target, and the client's own id for it, "" for none.
+    def read(self, data: bytes, caller: Caller) -> tuple[RequestHead, str, Known] | None:
+        """Read the head of a bodiless GET or HEAD.
 
         Args:
             data: a segment that begins where a request may begin.
-            peer: IP address of the TCP peer.
-            scheme: as the listener saw it.
+            caller: whose it is; remembers it.
 
         Returns:
-            None unless the segment is one whole head, and an ordinary one.
+            The head with its canonical target, the client's own id for it ("" for none), and what is known of such
+            heads; None unless the segment is one whole head, and an ordinary one.
         """
+        before, after = caller.before, caller.after
+        if caller.heads is self and data.startswith(before) and data.endswith(after):
+            # Nearly always the same head as before on this connection, but for its id.
+            identity = data[len(before) : -len(after)]
+            if _ID.fullmatch(identity) is not None and len(data) <= self._longest:
+                return self._head(caller, identity)
+        return self._read(data, caller)
+
+    def _head(self, caller: Caller, identity: bytes) -> tuple[RequestHead, str, Known]:
+        method, target = caller.asked
+        known = identity.decode("ascii")
+        fields = caller.block.fields(caller.token, known)
+        return RequestHead(method, target, fields, caller.address, caller.scheme), known, caller.known
+
+    def _read(self, data: bytes, caller: Caller) -> tuple[RequestHead, str, Known] | None:
         end = data.find(b"\r\n")
         if end < 0 or len(data) > self._longest or data.find(_END, end) != len(data) - 4:
             return None
@@ -138,11 +198,13 @@ class QuickHeads:
         block = self._blocks.get(rest) or self._block(rest)
         if block is None:
             return None
-        method, target = asked
-        known = identity.decode("ascii")
-        return RequestHead(method, target, block.fields(token.decode("ascii"), known), peer, scheme), known
+        caller.asked, caller.block, caller.known = asked, block, block.known(line, self._held)
+        caller.token = token.decode("ascii")
+        caller.before, caller.after = data[:id_at], data[id_to:]
+        caller.heads = self if id_at > end else None
+        return self._head(caller, identity)
 
-    def _line(self, line: bytes) -> tuple[str, Target] | None:
+    def _line(self, line: bytes) -> _Asked | None:
         found = _LINE.fullmatch(line)
         if found is None:
             return None

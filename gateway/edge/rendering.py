@@ -91,7 +91,8 @@ def _rendered(fields: Fields) -> tuple[bytes, frozenset[str]]:
         text, names = _rendered(stem)
         added = fields.pairs[len(stem.pairs) :]
         special = {name.lower() for name, _ in added} & _SPECIAL
-        return text + _lines(added), names | special if special else names
+        fields.rendered = (text + _lines(added), names | special if special else names)
+        return fields.rendered
     names = frozenset(name.lower() for name, _ in fields.pairs) & _SPECIAL
     fields.rendered = (_lines(fields.pairs), names)
     return fields.rendered

@@ -24,7 +24,7 @@ from gateway.edge.boundary import Boundary
 from gateway.edge.deadlines import Watched
 from gateway.edge.hitlane import Begun, HitLane
 from gateway.edge.ids import RequestIds
-from gateway.edge.quick_heads import QuickHeads
+from gateway.edge.quick_heads import Caller, QuickHeads
 from gateway.edge.receive import Limits, Upload, canonical, head_of, peer_of
 from gateway.edge.rendering import REQUEST_ID
 from gateway.pipeline.decide import refuse
@@ -79,7 +79,7 @@ class Connection(Watched):
         super().__init__(manager, **options)
         self._lane: Final = lane
         self._boundary: Final = Boundary()
-        self._peer: tuple[str, str] | None = None
+        self._caller: Caller | None = None
         self._handed_over: Begun | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -116,10 +116,10 @@ class Connection(Watched):
         transport = self.transport
         if transport is None:
             return False
-        peer = self._peer
-        if peer is None:
-            peer = self._peer = peer_of(transport)
-        taken = lane.take(data, *peer, transport.write)
+        caller = self._caller
+        if caller is None:
+            caller = self._caller = Caller(*peer_of(transport))
+        taken = lane.take(data, caller, transport.write)
         if taken is True:
             self.below += 1
         return taken

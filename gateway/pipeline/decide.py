@@ -102,7 +102,17 @@ def decide(exchange: Exchange, policy: Policy, now: float) -> Outcome:
     Returns:
         The answer, or what must be had before there can be one.
     """
+    known = exchange.known
     try:
+        if known is not None and exchange.step == 0 and known.policy is policy:
+            exchange.route, exchange.step = known.route, _AUTHENTICATE
+            need = authenticate(exchange, policy, now)
+            if need is not None:
+                return need
+            settled = exchange.principal is known.principal and exchange.token_fault is None
+            exchange.step = _LOOKUP if settled else _AUTHENTICATE + 1
+            if settled:
+                exchange.key = known.key
         while exchange.step < len(STEPS):
             outcome = STEPS[exchange.step](exchange, policy, now)
             if outcome is not None:
@@ -182,8 +192,15 @@ def authorize(exchange: Exchange, _policy: Policy, _now: float) -> None:
         raise bearer.insufficient_scope(row.scopes_any, principal.scopes)
 
 
-def key(exchange: Exchange, _policy: Policy, _now: float) -> None:
+def key(exchange: Exchange, policy: Policy, _now: float) -> None:
     """Say under which key a page of this request is kept, or name why it is not."""
+    _file(exchange)
+    known = exchange.known
+    if known is not None and exchange.bypass is None and exchange.token_fault is None:
+        known.settle(policy, exchange.route, exchange.principal, exchange.key)
+
+
+def _file(exchange: Exchange) -> None:
     exchange.bypass = _bypass(exchange)
     if exchange.bypass is not None:
         exchange.verdict = Verdict.BYPASS
@@ -251,9 +268,17 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
         return None
     if exchange.origin is not None and exchange.origin.variant is not None:
         return origin.serve(exchange, exchange.origin.variant, policy.cache_name, now)
-    if exchange.entry is None:
+    entry, known = exchange.entry, exchange.known
+    if entry is None:
         return None
-    return from_entry(exchange, exchange.entry, policy.cache_name, now)
+    if known is None or known.policy is not policy or exchange.verdict is not Verdict.HIT:
+        return from_entry(exchange, entry, policy.cache_name, now)
+    # Two answers from one page to one head differ in whole seconds alone.
+    age, ttl, reply = int(now - entry.stored_at), int(entry.fresh_until - now), known.reply
+    if reply is None or known.entry is not entry or known.age != age or known.ttl != ttl:
+        reply = from_entry(exchange, entry, policy.cache_name, now)
+        known.served(entry, age, ttl, reply, now)
+    return reply
 
 
 _READS: Final = frozenset({"GET", "HEAD"})
@@ -263,6 +288,8 @@ _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
 STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, admit, precondition)
+_AUTHENTICATE: Final = STEPS.index(authenticate)
+_LOOKUP: Final = STEPS.index(lookup)
 _ADMIT: Final = STEPS.index(admit)
 
 

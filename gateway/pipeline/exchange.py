@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.core.routes import Route
     from gateway.core.tracing import TraceContext
     from gateway.pipeline.entry import Entry
+    from gateway.pipeline.known import Known
     from gateway.pipeline.origin import Lookup
 
 
@@ -104,6 +105,7 @@ class Exchange:
         "head",
         "key",
         "keys_fetched",
+        "known",
         "limited",
         "origin",
         "principal",
@@ -123,17 +125,19 @@ class Exchange:
         "verdict",
     )
 
-    def __init__(self, head: RequestHead, *, request_id: str, received_at: float) -> None:
+    def __init__(self, head: RequestHead, *, request_id: str, received_at: float, known: Known | None = None) -> None:
         """Begin an exchange.
 
         Args:
             head: the request head, target already canonical.
             request_id: the id sent to the controller (controller.md §4).
             received_at: when the head had arrived, epoch seconds.
+            known: what was settled for such a head before, to be read and filled in; None when nobody keeps it.
         """
         self.head = head
         self.request_id = request_id
         self.received_at = received_at
+        self.known = known
         self.step = 0
         self.route: Route | None = None
         self.principal: Principal | None = None

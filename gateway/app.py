@@ -32,7 +32,7 @@ from gateway.reload import Reloader
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
-from gateway.upstream.probe import Probe
+from gateway.upstreams import Controllers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,12 +70,12 @@ class Gateway:
         self.settings = settings
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
-        self.client: Final = assembly.client(settings)
+        self.client: Final = Controllers(settings)
         self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
         self.inspector: Final = Inspector(self.store, clock)
         self.origins: Final = assembly.origins(settings, self.client)
-        self.probe: Final = Probe(self.client, host=assembly.upstream_host(settings), path="/healthz")
+        self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
         self.limits = assembly.rate_limits(settings)
         self.budget: Final = Budget(self.client, clock)

@@ -17,10 +17,10 @@ from gateway.limits.memory import MemoryCounters
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.outgoing import Outgoing
 from gateway.store.memory import MemoryStore
-from gateway.upstream.client import Client, Timeouts
 from gateway.upstream.origins import Origins
 
 if TYPE_CHECKING:
+    from gateway.pipeline.ports import Upstream
     from gateway.settings import Settings
 
 
@@ -85,17 +85,7 @@ def rate_limits(settings: Settings) -> tuple[Admission, MemoryCounters] | None:
 
 def upstream_host(settings: Settings) -> str:
     """The `Host` that the controller is asked with."""
-    return settings.upstream.host_header or urlsplit(settings.upstream.url).netloc
-
-
-def client(settings: Settings) -> Client:
-    """The pool of connections to the controller."""
-    timeouts = settings.upstream.timeouts
-    return Client(
-        settings.upstream.url,
-        timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
-        connections=settings.upstream.connections,
-    )
+    return settings.upstream.host_header or urlsplit(settings.upstream.origins[0]).netloc
 
 
 def store(settings: Settings) -> MemoryStore:
@@ -106,7 +96,7 @@ def store(settings: Settings) -> MemoryStore:
     )
 
 
-def origins(settings: Settings, upstream: Client) -> Origins | None:
+def origins(settings: Settings, upstream: Upstream) -> Origins | None:
     """Where links lead; a plain HTTP origin without advertised URLs has none to rewrite."""
     configured = settings.upstream.advertised_urls
     if settings.route_table == "none" and not configured:

@@ -73,7 +73,7 @@ async def check_reach(settings: Settings) -> list[Finding]:
         await gateway.identity.start()
         findings.append(_reached("keys", gateway.identity.fault, gateway.identity.summary()))
         await gateway.probe.ask()
-        findings.append(_reached("upstream", gateway.probe.fault, f"{settings.upstream.url} answers"))
+        findings.append(_reached("upstream", gateway.probe.fault, f"{', '.join(settings.upstream.origins)} answers"))
         if gateway.origins is not None:
             await gateway.origins.start()
             learnt = "configured" if settings.upstream.advertised_urls else "learnt from GET /"

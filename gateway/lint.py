@@ -195,15 +195,16 @@ def _scopes(settings: Settings, table: RouteTable) -> Iterator[Doubt]:
 
 
 def _addresses(settings: Settings) -> Iterator[Doubt]:
-    public, upstream = urlsplit(settings.public_url), urlsplit(settings.upstream.url)
+    public = urlsplit(settings.public_url)
     if public.scheme == "http" and not _local(public.hostname):
         detail = "clients send their tokens in clear; say https and put TLS in front"
         yield Doubt("public-url-clear", Level.WARNING, "public_url", detail)
-    if upstream.scheme == "http" and not _local(upstream.hostname):
-        detail = "tokens go to the controller in clear"
-        yield Doubt("upstream-clear", Level.WARNING, "upstream.url", detail)
-    if upstream.netloc == public.netloc and upstream.scheme == public.scheme:
-        yield Doubt("loop", Level.WARNING, "upstream.url", "it is public_url, where clients find the gateway itself")
+    place = "upstream.url" if settings.upstream.url else "upstream.urls"
+    for upstream in map(urlsplit, settings.upstream.origins):
+        if upstream.scheme == "http" and not _local(upstream.hostname):
+            yield Doubt("upstream-clear", Level.WARNING, place, "tokens go to the controller in clear")
+        if upstream.netloc == public.netloc and upstream.scheme == public.scheme:
+            yield Doubt("loop", Level.WARNING, place, "it is public_url, where clients find the gateway itself")
     for key in settings.auth.keys if settings.auth is not None else ():
         url = urlsplit(str(getattr(key, "url", None) or ""))
         if url.scheme == "http" and not _local(url.hostname):

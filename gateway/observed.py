@@ -28,6 +28,7 @@ def observe_parts(gateway: Gateway) -> None:
         "result",
     )
     gateway.identity.observe(observe)
+    gateway.client.observe(gateway.metrics)
     _limits(gateway)
     _edge(gateway)
     _reloads(gateway)

@@ -202,6 +202,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
         admin: str = "{port: 0}",
         drain: str = "1s",
         more_upstream: str = "",
+        urls: tuple[str, ...] = (),
     ) -> Gateway:
         text = f"""
 listen: {listen}
@@ -209,7 +210,7 @@ admin: {admin}
 public_url: {public_url}
 drain: {drain}
 upstream:
-  url: {upstream}
+  {f"urls: [{', '.join(urls)}]" if urls else f"url: {upstream}"}
   advertised_urls: [{ADVERTISED}]
   host_header: api.internal.example.org
   {more_upstream}

@@ -13,7 +13,7 @@ ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "teleme
 ROOTS = frozenset(
     {
         *("app", "assembly", "observed", "catalogue", "cli", "cache_cli", "check", "lint", "explain", "demo", "reload"),
-        "__main__",
+        *("upstreams", "__main__"),
     }
 )
 

@@ -36,6 +36,9 @@ class Reason(Enum):
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_TIMEOUT = "upstream-timeout"
     UPSTREAM_BROKEN = "upstream-broken"
+    UPSTREAM_HEAD_TOO_LARGE = "upstream-head-too-large"
+    UPSTREAM_BODY_TOO_LARGE = "upstream-body-too-large"
+    BREAKER_OPEN = "breaker-open"
     DRAINING = "draining"
     INTERNAL = "internal"
 
@@ -77,6 +80,15 @@ ERRORS: Final[dict[Reason, CFError]] = {
     Reason.UPSTREAM_UNREACHABLE: CFError(502, 10001, "CF-BadGateway", "The Cloud Controller could not be reached"),
     Reason.UPSTREAM_TIMEOUT: CFError(504, 10001, "CF-GatewayTimeout", "The Cloud Controller did not answer in time"),
     Reason.UPSTREAM_BROKEN: CFError(502, 10001, "CF-BadGateway", "The Cloud Controller sent a broken response"),
+    Reason.UPSTREAM_HEAD_TOO_LARGE: CFError(
+        502, 10001, "CF-BadGateway", "The Cloud Controller sent a response that is too large"
+    ),
+    Reason.UPSTREAM_BODY_TOO_LARGE: CFError(
+        502, 10001, "CF-BadGateway", "The Cloud Controller sent a response that is too large"
+    ),
+    Reason.BREAKER_OPEN: CFError(
+        503, 10015, "CF-ServiceUnavailable", "The Cloud Controller is failing; try again later"
+    ),
     Reason.DRAINING: CFError(503, 10015, "CF-ServiceUnavailable", "The gateway is shutting down"),
     Reason.INTERNAL: CFError(500, 10001, "UnknownError", "An unknown error occurred."),
 }
@@ -89,6 +101,8 @@ _OURS_TO_KNOW: Final = frozenset(
         Reason.UPSTREAM_UNREACHABLE,
         Reason.UPSTREAM_TIMEOUT,
         Reason.UPSTREAM_BROKEN,
+        Reason.UPSTREAM_HEAD_TOO_LARGE,
+        Reason.UPSTREAM_BODY_TOO_LARGE,
         Reason.INTERNAL,
     }
 )

@@ -71,6 +71,7 @@ class Stale(Enum):
     TIMEOUT = "timeout"
     BROKEN = "broken"
     STATUS = "status"  # it answered 500, 502, 503 or 504
+    BREAKER = "breaker"  # it was not asked: it has failed too often just now
     BUDGET = "budget"  # little of the controller's own rate limit is left
 
 

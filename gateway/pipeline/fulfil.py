@@ -20,6 +20,7 @@ from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgivin
 from gateway.pipeline.decision import DEBUG_FIELD, asks_why, debug_field
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
+from gateway.pipeline.failures import denial_for, stale_for
 from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
@@ -48,11 +49,6 @@ if TYPE_CHECKING:
     from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
 
 _FAILURES: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
-_REASONS: Final = {
-    "unreachable": Reason.UPSTREAM_UNREACHABLE,
-    "timeout": Reason.UPSTREAM_TIMEOUT,
-    "broken": Reason.UPSTREAM_BROKEN,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +183,8 @@ class Pipeline:
                     try:
                         return self._told(exchange, await self._fetch(exchange, body, fill=fill))
                     except UpstreamError as error:
-                        stale = self._stale_if_error(exchange, Stale(error.kind))
-                        failed = stale or refuse(exchange, Denial(_REASONS[error.kind], error.detail))
-                        return self._told(exchange, failed)
+                        stale = self._stale_if_error(exchange, stale_for(error))
+                        return self._told(exchange, stale or refuse(exchange, denial_for(error)))
                     except ContentError as error:
                         return refuse(exchange, error.denial)
             outcome = self.judge(exchange)

@@ -21,6 +21,7 @@ from gateway.core.variants import selecting, selects
 from gateway.pipeline import origin
 from gateway.pipeline.collapse import Collapse
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
+from gateway.pipeline.failures import stale_for
 from gateway.pipeline.origin_ask import Asker
 from gateway.pipeline.origin_store import OriginStore
 from gateway.pipeline.outcomes import AbandonedError, Alone, Confirmed, Lead, Shared
@@ -119,7 +120,7 @@ class OriginFetch:
                 return await self._ask_alone(exchange)
             return await self._get(exchange, exchange.key)
         except UpstreamError as error:
-            stale = self._stale(exchange, Stale(error.kind))
+            stale = self._stale(exchange, stale_for(error))
             if stale is None:
                 raise
             return stale

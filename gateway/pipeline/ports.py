@@ -122,15 +122,17 @@ class UpstreamError(Exception):
     """The controller's fault, mapped once at the I/O border.
 
     Attributes:
-        kind: "unreachable", "timeout" or "broken".
+        kind: a name of `pipeline/failures.py`.
         sent: whether any byte of the request may have arrived.
+        retry_after: seconds after which asking again may help, None when nobody knows.
     """
 
-    def __init__(self, kind: str, detail: str, *, sent: bool = True) -> None:
+    def __init__(self, kind: str, detail: str, *, sent: bool = True, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.sent = sent
+        self.retry_after = retry_after
 
 
 class ContentError(Exception):

@@ -75,7 +75,7 @@ async def collect(response: UpstreamResponse, limit: int) -> bytes:
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise UpstreamError("broken", f"a response of more than {limit} bytes cannot be rewritten")
+                raise UpstreamError("body-too-large", f"a response of more than {limit} bytes cannot be rewritten")
     finally:
         await response.release()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from gateway.core.routes import Access, RouteOverride
-from gateway.settings.addresses import Host, HostField, IPNetwork, Origin, Url
+from gateway.settings.addresses import Host, IPNetwork, Url
 from gateway.settings.auth import Auth
 from gateway.settings.cache import Cache
 from gateway.settings.edge import Limits
@@ -16,17 +16,16 @@ from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
 from gateway.settings.scalars import (
-    MIB,
     Count,
     Duration,
     Port,
     Pseudonym,
     Scope,
     Secret,
-    Size,
     integer,
 )
 from gateway.settings.section import Section
+from gateway.settings.upstream import Upstream
 
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_SHORTEST_TOKEN},}}")  # RFC 6750 §2.1
@@ -64,43 +63,6 @@ nothing. At least 16 characters, best given as `${NAME}`."""
         if not _TOKEN.fullmatch(text):
             expected = f"at least {_SHORTEST_TOKEN} characters of A-Z, a-z, 0-9 and -._~+/="
             yield Problem(("token",), expected, "a shorter one" if len(text) < _SHORTEST_TOKEN else "others")
-
-
-class Timeouts(Section):
-    """How long the upstream may take."""
-
-    connect: Duration = 5.0
-    """To accept a connection, TLS included."""
-    head: Duration = 60.0
-    """To begin its response, counted from the last piece of the request that it took; uploads may take minutes."""
-    idle: Duration = 60.0
-    """To go on with a response that stands still."""
-    total: Duration = 0.0
-    """For the whole exchange; 0 sets no limit, since uploads take minutes."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Limits of nothing, which every request would exceed."""
-        for name in ("connect", "head", "idle"):
-            if getattr(self, name) <= 0:
-                yield Problem((name,), "a duration above 0", "0")
-
-
-class Upstream(Section):
-    """The Cloud Controller, or any other HTTP origin."""
-
-    url: Origin
-    """Where requests are sent."""
-    advertised_urls: tuple[Origin, ...] = ()
-    """The origins its links carry, made to point at `public_url`. Empty learns them from the controller's `GET /`; \
-with `route_table: none` it leaves all links as they are."""
-    host_header: HostField | None = None
-    """`Host` to send; by default that of `url`."""
-    timeouts: Timeouts = Timeouts()
-    """How long it may take."""
-    connections: Count = 100
-    """The most connections kept to it at once."""
-    max_rewrite_bytes: Size = 256 * MIB
-    """The largest JSON answer held in memory to rewrite its links; a larger one is a 502."""
 
 
 class Debug(Section):

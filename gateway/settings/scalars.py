@@ -85,7 +85,7 @@ class Scalar:
         return core_schema.with_info_plain_validator_function(self.check, serialization=writing)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return self.schema if self.schema == {"type": "string"} else or_reference(self.schema)
+        return dict(self.schema) if self.schema == {"type": "string"} else or_reference(self.schema)
 
 
 def or_reference(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Sends requests to the controller and maps every failure once, here, to `UpstreamError`.
 
 Forwards what it is given: fields, target and body are decided elsewhere. Redirects are not followed, cookies not kept,
-nothing is decompressed, no proxy is taken from the environment.
+nothing is decompressed, no proxy is taken from the environment. Nothing is sent twice: whether a request may be sent
+again is decided in `balancer.py`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.model import Fields, RequestHead, ResponseHead
 from gateway.pipeline.ports import ContentError, UpstreamError
-from gateway.upstream.connections import Connector
+from gateway.upstream.connections import Connector, HeadTooLargeError, LostError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from aiohttp.client_middlewares import ClientHandlerType
-
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK: Final = 256 * 1024
-_FIELD_LIMIT: Final = 128 * 1024
+_BODILESS: Final = frozenset({204, 304})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,44 @@ class Timeouts:
     total: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a response may measure, in bytes.
+
+    Attributes:
+        head: its status line and fields together.
+        body: its content; None for any size.
+    """
+
+    head: int = 128 * 1024
+    body: int | None = None
+
+
+class LostRequestError(UpstreamError):
+    """A kept connection ended before a byte of the answer came: the controller had closed it."""
+
+    def __init__(self) -> None:
+        super().__init__("broken", "the connection had been closed by the controller")
+
+
 class Response:
-    """A response whose head has arrived."""
+    """A response whose head has arrived.
 
-    __slots__ = ("_response", "head")
+    Args:
+        response: the client library's.
+        limit: bytes its content may have, None for any number.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    Attributes:
+        head: status and fields.
+        fault: how its content failed, None when it has not.
+    """
+
+    __slots__ = ("_limit", "_response", "fault", "head")
+
+    def __init__(self, response: aiohttp.ClientResponse, limit: int | None = None) -> None:
         self._response = response
+        self._limit = limit
+        self.fault: UpstreamError | None = None
         fields = Fields(
             (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
             for name, value in response.raw_headers
@@ -66,16 +97,23 @@ class Response:
             UpstreamError: the transfer broke or stalled before its end.
         """
         content = self._response.content
+        left = self._limit
         try:
             while chunk := await content.readany():
+                if left is not None:
+                    left -= len(chunk)
+                    if left < 0:
+                        raise UpstreamError("body-too-large", f"the response body has more than {self._limit} bytes")
                 yield chunk
             # A reader that a chunk's end had woken already is not told of a fault behind it.
             if (fault := content.exception()) is not None:
                 raise fault
         except TimeoutError as error:
-            raise UpstreamError("timeout", "the response body stalled") from error
+            self.fault = UpstreamError("timeout", "the response body stalled")
+            raise self.fault from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise UpstreamError("broken", f"the response body broke off: {type(error).__name__}") from error
+            self.fault = UpstreamError("broken", f"the response body broke off: {type(error).__name__}")
+            raise self.fault from error
 
     async def release(self) -> None:
         """Give the connection back, or close it when a body was not read or sent to its end."""
@@ -100,13 +138,11 @@ class _Upload:
         self._source = source
         self._deadline = deadline
         self._patience = patience
-        self._started = False
         self.answered = False
         self.fault: ContentError | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The content; the clock stands still while the client is the one to wait for."""
-        self._started = True
         clock = asyncio.get_running_loop().time
         while True:
             self._move(None)
@@ -124,12 +160,6 @@ class _Upload:
         if not self.answered:
             self._deadline.reschedule(when)
 
-    async def once(self, request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-        """A client middleware: aiohttp's own retry must not send what is left of a body it began to send."""
-        if self._started:
-            raise UpstreamError("broken", "the connection was lost while the request body was being sent")
-        return await handler(request)
-
 
 class Client:
     """The controller behind one base URL.
@@ -138,18 +168,33 @@ class Client:
         url: base URL of the controller, without a path.
         timeouts: deadlines.
         connections: the most connections open at once.
+        sizes: what responses may measure.
+        server_name: the name that its certificate must have, None for the one in `url`.
     """
 
-    def __init__(self, url: str, *, timeouts: Timeouts, connections: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeouts: Timeouts,
+        connections: int,
+        sizes: Sizes | None = None,
+        server_name: str | None = None,
+    ) -> None:
         self._base: Final = url.rstrip("/")
         self._timeouts: Final = timeouts
         self._connections: Final = connections
+        self._sizes: Final = sizes or Sizes()
+        self._server_name: Final = server_name
+        self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Open the pool."""
+        largest = self._sizes.head
+        self._connector = Connector(self._connections, asyncio.get_running_loop(), largest)
         self._session = aiohttp.ClientSession(
-            connector=Connector(self._connections, asyncio.get_running_loop()),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.total or None,
@@ -160,21 +205,32 @@ class Client:
             trust_env=False,
             skip_auto_headers=_AUTOMATIC,
             read_bufsize=_CHUNK,
-            max_line_size=_FIELD_LIMIT,
-            max_field_size=_FIELD_LIMIT,
+            max_line_size=largest,
+            max_field_size=largest,
+            max_headers=largest,
         )
+        self._session._retry_connection = False  # noqa: SLF001 - aiohttp would send PUT and DELETE twice by itself
 
     async def stop(self) -> None:
         """Close the pool and every connection in it."""
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, head: RequestHead, body: AsyncIterator[bytes] | None) -> Response:
+    def distrust(self) -> None:
+        """Open a new connection for each request until the ones that are open now are gone."""
+        if self._connector is not None:
+            self._connector.distrust()
+
+    async def send(
+        self, head: RequestHead, body: AsyncIterator[bytes] | None, *, deadline: float | None = None
+    ) -> Response:
         """Send a request as it is, stream its body, return when the response head has arrived.
 
         Args:
             head: method, target and final fields.
             body: the request content, or None.
+            deadline: the loop's time by which a request without content must have its response head; by default
+                `connect` and `head` from now.
 
         Raises:
             UpstreamError: no head arrived.
@@ -183,16 +239,19 @@ class Client:
         if self._session is None:
             raise UpstreamError("unreachable", "the client is not started", sent=False)
         upload: _Upload | None = None
+        until = asyncio.get_running_loop().time() + self._timeouts.connect + self._timeouts.head
+        if body is None and deadline is not None:
+            until = min(until, deadline)
         try:
-            async with _mapped(), asyncio.timeout(self._timeouts.connect + self._timeouts.head) as deadline:
-                upload = None if body is None else _Upload(body, deadline, self._timeouts.head)
+            async with _mapped(), asyncio.timeout_at(until) as timeout:
+                upload = None if body is None else _Upload(body, timeout, self._timeouts.head)
                 response = await self._session.request(
                     head.method,
                     URL(f"{self._base}{head.target}", encoded=True),
                     headers=CIMultiDict(head.fields.pairs),
                     data=None if upload is None else upload.pieces(),
                     allow_redirects=False,
-                    middlewares=() if upload is None else (upload.once,),
+                    server_hostname=self._server_name,
                 )
         except UpstreamError:
             if upload is not None and upload.fault is not None:
@@ -200,7 +259,20 @@ class Client:
             raise
         if upload is not None:
             upload.answered = True
-        return Response(response)
+        return self._measured(head.method, response)
+
+    def _measured(self, method: str, response: aiohttp.ClientResponse) -> Response:
+        """The response, unless it says itself that it is too large."""
+        limit, largest = self._sizes.body, self._sizes.head
+        if sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > largest:
+            response.close()
+            raise UpstreamError("head-too-large", f"the response head has more than {largest} bytes")
+        if limit is not None and method != "HEAD" and response.status not in _BODILESS:
+            length = response.content_length
+            if length is not None and length > limit:
+                response.close()
+                raise UpstreamError("body-too-large", f"the response body has {length} bytes, more than {limit}")
+        return Response(response, limit)
 
 
 @asynccontextmanager
@@ -214,5 +286,18 @@ async def _mapped() -> AsyncIterator[None]:
         raise UpstreamError("unreachable", f"connection failed: {error.os_error}", sent=False) from error
     except TimeoutError as error:
         raise UpstreamError("timeout", "no response head in time") from error
+    except LostError as error:
+        raise LostRequestError from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        if _is_too_large(error):
+            raise UpstreamError("head-too-large", "the response head is too large") from error
         raise UpstreamError("broken", f"no usable response head: {type(error).__name__}") from error
+
+
+def _is_too_large(error: BaseException | None) -> bool:
+    """Whether a failure comes of a response head that is too large, however deep the client library hides it."""
+    while error is not None:
+        if isinstance(error, (HeadTooLargeError, LineTooLong)):
+            return True
+        error = error.__cause__
+    return False

@@ -12,6 +12,7 @@ from tests.faults.conftest import (
     PAGE,
     Fault,
     FaultyController,
+    StartController,
     answer,
     dripping,
     head,
@@ -28,6 +29,7 @@ MIB = 1 << 20
 
 TIMEOUT = (504, "upstream-timeout")
 BROKEN = (502, "upstream-broken")
+TOO_LARGE = (502, "upstream-head-too-large")
 
 FAULTS: dict[str, tuple[Fault, tuple[int, str | None]]] = {
     "stalls before the head": (then_stall(), TIMEOUT),
@@ -53,8 +55,8 @@ FAULTS: dict[str, tuple[Fault, tuple[int, str | None]]] = {
     "chunk longer than it says": (then_stall(CHUNKED + b"2\r\n" + PAGE), BROKEN),
     "garbage": (then_stall(b"\x00\xff\x16\x03" * 64 + b"\r\n\r\n"), BROKEN),
     "another protocol": (then_stall(b"220 mail.example.org ESMTP\r\n"), BROKEN),
-    "one field of 1 MB": (then_stall(head("X-Big: " + "a" * MIB) + PAGE), BROKEN),
-    "1 MB of fields": (then_stall(head(*(f"X-{n}: {'a' * 1000}" for n in range(1000))) + PAGE), BROKEN),
+    "one field of 1 MB": (then_stall(head("X-Big: " + "a" * MIB) + PAGE), TOO_LARGE),
+    "1 MB of fields": (then_stall(head(*(f"X-{n}: {'a' * 1000}" for n in range(1000))) + PAGE), TOO_LARGE),
     "drips its head": (dripping(PAGE_HEAD + PAGE, pause=0.02), TIMEOUT),
     "drips its body": (dripping(PAGE_HEAD + PAGE, size=16), (200, None)),
     "says 500": (answer(b"{}", status=b"500 Oh"), (500, None)),
@@ -157,3 +159,66 @@ async def test_idle_connections_that_the_controller_closes_cost_no_request(
         assert (await client.ask(f"GET /v3/apps?n={number}", AUTHORIZATION)).status == 200
         await controller.hang_up()
     assert controller.targets() == [f"GET /v3/apps?n={number}" for number in range(5)]
+
+
+async def test_an_open_breaker_answers_at_once_or_with_a_stale_page_and_closes_by_itself(
+    controller: FaultyController, start_gateway: StartGateway, connect: Connect
+) -> None:
+    gateway = await start_gateway(
+        controller.url,
+        "routes: [{match: GET /v3/processes, cache: {mode: policy, ttl: 1ms, stale_if_error: 1h, share: global}}]",
+        more_upstream=f"{TIMEOUTS}\n  breaker: {{minimum: 4, rest: 500ms}}",
+    )
+    client = await connect(gateway.url)
+    assert (await client.ask("GET /v3/processes", AUTHORIZATION)).status == 200
+    await controller.down()
+    for number in range(3):
+        assert (await client.ask(f"GET /v3/apps?n={number}", AUTHORIZATION)).status == 502
+    refused = await client.ask("GET /v3/apps", AUTHORIZATION)
+    assert (refused.status, refused.field("retry-after")) == (503, "1")
+    assert (refused.field("x-gateway-error") or "").startswith("breaker-open")
+    assert b'"title":"CF-ServiceUnavailable","code":10015' in refused.body
+    writer = await connect(gateway.url)
+    written = await writer.ask("POST /v3/apps", AUTHORIZATION, "Content-Length: 2", body=b"{}")
+    assert written.status == 503
+    stale = await client.ask("GET /v3/processes", AUTHORIZATION)
+    assert (stale.status, stale.body) == (200, PAGE)
+    assert 'detail="stale-if-error: breaker"' in (stale.field("cache-status") or "")
+    await controller.up()
+    async with asyncio.timeout(10):
+        while (await client.ask("GET /v3/apps", AUTHORIZATION)).status != 200:
+            await asyncio.sleep(0.05)
+
+
+async def test_one_of_two_controllers_may_go_down_and_come_back_under_load(
+    start_controller: StartController, start_gateway: StartGateway, connect: Connect
+) -> None:
+    one, other = await start_controller(), await start_controller()
+    gateway = await start_gateway(one.url, more_upstream=TIMEOUTS, urls=(one.url, other.url))
+    failed: list[int] = []
+    over = asyncio.Event()
+
+    async def load(worker: int) -> int:
+        client, number = await connect(gateway.url), 0
+        while not over.is_set():
+            number += 1
+            got = await client.ask(f"GET /v3/apps?worker={worker}&n={number}", AUTHORIZATION)
+            if got.status != 200 or got.body != PAGE:
+                failed.append(got.status)
+        return number
+
+    async def asked(controller: FaultyController) -> None:
+        before = len(controller.received)
+        async with asyncio.timeout(10):
+            while len(controller.received) < before + 50:
+                await asyncio.sleep(0.01)
+
+    workers = [asyncio.create_task(load(number)) for number in range(8)]
+    for down, up in ((one, other), (other, one)):
+        await asked(down)
+        await down.down()
+        await asked(up)
+        await down.up()
+    over.set()
+    assert sum(await asyncio.gather(*workers)) > 200
+    assert failed == []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from gateway.core.balance import EjectionPolicy
 from gateway.upstream.client import Client, Timeouts
+from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.probe import Probe
 from tests.conftest import listening
 
@@ -19,7 +22,8 @@ async def make_probe() -> AsyncIterator[Callable]:
     async def make(url: str, **options: float) -> Probe:
         client = Client(url, timeouts=Timeouts(1, 30, 30), connections=4)
         await client.start()
-        probe = Probe(client, host="api.example.org", path="/healthz", **options)
+        endpoint = Endpoint(url, client, connections=4, breaker=None, ejection=EjectionPolicy(), clock=time.monotonic)
+        probe = Probe(lambda: [endpoint], host="api.example.org", path="/healthz", **options)
         started.extend((client, probe))
         return probe
 

@@ -1,0 +1,169 @@
+"""The controllers of a gateway, put together from its settings: endpoints, balancer, resolver, probes, metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from gateway.assembly import upstream_host
+from gateway.core.breaker import State
+from gateway.core.retry import RetryBudget
+from gateway.upstream.balancer import Balancer
+from gateway.upstream.client import Client, Sizes, Timeouts
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.probe import Probe
+from gateway.upstream.resolve import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from gateway.core.model import RequestHead
+    from gateway.settings import Settings
+    from gateway.telemetry.metrics import Metrics
+    from gateway.upstream.endpoint import Answer
+
+_STATES: Final = {state: float(place) for place, state in enumerate(State)}
+
+
+class Controllers:
+    """The controllers behind one `Upstream`.
+
+    Args:
+        settings: valid settings.
+        clock: seconds that do not go back.
+
+    Attributes:
+        balancer: chooses among them.
+        probe: asks each for its health.
+        resolver: keeps them those that a name leads to; None when they are listed.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        given = settings.upstream
+        self._settings: Final = settings
+        self._clock: Final = clock
+        self.balancer: Final = Balancer(
+            [self._endpoint(url, urlsplit(url).netloc) for url in given.origins],
+            patience=given.timeouts.connect + given.timeouts.head,
+            budget=RetryBudget(given.retries.ratio, given.retries.per_second),
+            attempts=given.retries.attempts,
+            clock=clock,
+        )
+        self.resolver: Final = (
+            Resolver(given.url, self.balancer, self._endpoint, interval=given.resolve_interval)
+            if given.url is not None and given.resolve_interval
+            else None
+        )
+        self.probe: Final = Probe(
+            lambda: self.balancer.endpoints,
+            host=upstream_host(settings),
+            path=given.health.path,
+            interval=given.health.interval,
+            patience=given.health.timeout,
+        )
+
+    def _endpoint(self, url: str, label: str, server_name: str | None = None) -> Endpoint:
+        given = self._settings.upstream
+        timeouts = given.timeouts
+        client = Client(
+            url,
+            timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
+            connections=given.connections,
+            sizes=Sizes(given.max_header_bytes, given.max_body_bytes),
+            server_name=server_name,
+        )
+        return Endpoint(
+            label,
+            client,
+            connections=given.connections,
+            breaker=given.breaker.policy(),
+            ejection=given.ejection_policy(),
+            clock=self._clock,
+        )
+
+    async def start(self) -> None:
+        """Open the pools, look the addresses up."""
+        await self.balancer.start()
+        if self.resolver is not None:
+            await self.resolver.start()
+
+    async def stop(self) -> None:
+        """Close the pools and every connection in them."""
+        if self.resolver is not None:
+            await self.resolver.stop()
+        await self.balancer.stop()
+
+    async def send(self, head: RequestHead, body: AsyncIterator[bytes] | None) -> Answer:
+        """As `Balancer.send`."""
+        return await self.balancer.send(head, body)
+
+    def _results(self) -> dict[tuple[str, ...], float]:
+        return {
+            (endpoint.label, result.value): count
+            for endpoint in self.balancer.endpoints
+            for result, count in endpoint.results.items()
+        }
+
+    def observe(self, metrics: Metrics) -> None:
+        """Expose their state."""
+        observe, balancer, clock = metrics.observe, self.balancer, self._clock
+        observe(
+            "gateway_upstream_breaker_state",
+            "The circuit breaker of each controller: 0 closed, 1 half-open, 2 open.",
+            lambda: {
+                endpoint.label: _STATES[endpoint.breaker.state(clock())]
+                for endpoint in balancer.endpoints
+                if endpoint.breaker is not None
+            },
+            "endpoint",
+            merge="max",
+        )
+        observe(
+            "gateway_upstream_breaker_opened_total",
+            "How often the circuit breaker of each controller opened.",
+            lambda: {
+                endpoint.label: endpoint.breaker.opened
+                for endpoint in balancer.endpoints
+                if endpoint.breaker is not None
+            },
+            "endpoint",
+        )
+        observe(
+            "gateway_upstream_endpoint_up",
+            "1 unless the controller is ejected or its probes fail, so that others are preferred.",
+            lambda: {endpoint.label: float(endpoint.health.good(clock())) for endpoint in balancer.endpoints},
+            "endpoint",
+            merge="min",
+        )
+        observe(
+            "gateway_upstream_endpoint_ejections_total",
+            "How often each controller was ejected.",
+            lambda: {endpoint.label: endpoint.health.ejections for endpoint in balancer.endpoints},
+            "endpoint",
+        )
+        observe(
+            "gateway_upstream_endpoint_in_flight",
+            "Requests under way at each controller, until the last byte of their answers.",
+            lambda: {endpoint.label: endpoint.in_flight for endpoint in balancer.endpoints},
+            "endpoint",
+        )
+        observe(
+            "gateway_upstream_endpoint_requests_total",
+            "What came of the requests to each controller, retries included: answered, gateway-error (a 502, 503 or "
+            "504 that is not its own), unreachable, timeout, broken, lost (its kept connection had been closed), "
+            "too-large, given-up (the client left, or its content was at fault).",
+            self._results,
+            ("endpoint", "result"),
+        )
+        observe(
+            "gateway_upstream_retries_total",
+            "Requests sent again to another controller: made, or refused for want of budget.",
+            lambda: {"made": balancer.budget.spent, "refused": balancer.budget.refused},
+            "result",
+        )
+        observe(
+            "gateway_upstream_resolve_failures_total",
+            "Look-ups of the controllers' addresses that failed; the addresses known before stand.",
+            lambda: 0 if self.resolver is None else self.resolver.failures,
+        )

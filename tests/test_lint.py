@@ -61,6 +61,7 @@ def cached(match: str, rule: str) -> str:
             "routes: [{match: GET /v3/a, rate: read}, {match: '* /v3/a', rate: list}]", set(), id="a row for the rest"
         ),
         pytest.param("admin: {host: 0.0.0.0}", {"admin-open"}, id="the operator's listener for everybody"),
+        pytest.param(f"admin: {{host: 0.0.0.0, token: {SECRET}}}", set(), id="the same behind a token"),
         pytest.param(f"rate_limits: {{policies: [{POLICY}}}]}}", set(), id="a limit"),
         pytest.param(
             f"rate_limits: {{policies: [{POLICY}, cost: {{hit: 0, miss: 0, write: 0}}}}]}}",

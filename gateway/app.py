@@ -93,7 +93,7 @@ class Gateway:
         self.wheel: Final = Wheel(assembly.deadlines(settings))
         self.metrics: Final = Metrics(__version__)
         self.reloader: Final = Reloader(self, source, clock)
-        self._access: Final = AccessLog(self.metrics)
+        self._access: Final = AccessLog(self.metrics, sample=settings.log.access_sample)
         self.decisions: Final = Decisions(self._access, settings.debug.recent)
         observe_parts(self)
         self._draining = False
@@ -172,8 +172,9 @@ class Gateway:
                 limits=assembly.limits(settings),
             )
         self.wheel.adopt(assembly.deadlines(settings))
+        self._access.sample = settings.log.access_sample
         if old.log.level != settings.log.level:
-            configure(level=settings.log.level, json=settings.log.format == "json")
+            configure(level=settings.log.level, style=settings.log.format)
             self._access.renew()
 
     def _policy(self) -> Policy:

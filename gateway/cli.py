@@ -70,7 +70,7 @@ def run(config: Config) -> None:
 
     settings = _settings(config)
     _refuse_leaks(config, settings)
-    configure(level=settings.log.level, json=settings.log.format == "json")
+    configure(level=settings.log.level, style=settings.log.format)
     with _faulty_keys(config):
         gateway = Gateway(settings, source=lambda: load(config))
     _serve(gateway.run())
@@ -87,7 +87,7 @@ def demo(
     from gateway.demo import Demo
     from gateway.telemetry.log import configure
 
-    configure(level="warning", json=False)
+    configure(level="warning", style="console")
     _serve(Demo(port=port, admin_port=admin_port, processes=processes).run())
 
 

@@ -28,6 +28,7 @@ RELOADED: Final = frozenset(
         "limits.min_transfer_rate",
         "limits.request_timeout",
         "listen.keepalive",
+        "log.access_sample",
         "log.level",
         "public_url",
         "rate_limits",

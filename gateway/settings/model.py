@@ -26,6 +26,7 @@ from gateway.settings.scalars import (
 )
 from gateway.settings.section import Section
 from gateway.settings.upstream import Upstream
+from gateway.settings.watching import Log
 
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_SHORTEST_TOKEN},}}")  # RFC 6750 §2.1
@@ -75,15 +76,6 @@ class Debug(Section):
 nobody."""
 
 
-class Log(Section):
-    """What is logged to standard output."""
-
-    format: Literal["json", "console"] = "json"
-    """`json` writes one object a line, `console` is for people."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe messages that are written."""
-
-
 class Settings(Section):
     """The whole file."""
 
@@ -117,7 +109,7 @@ that load balancers need to notice."""
     debug: Debug = Debug()
     """How a single answer can be explained."""
     log: Log = Log()
-    """What is logged to standard output."""
+    """What is logged to standard error."""
     via: Pseudonym = "gateway"
     """The name of this gateway in `Via` (RFC 9110 §7.6.3) and `Cache-Status`."""
 

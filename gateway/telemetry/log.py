@@ -1,4 +1,4 @@
-"""Logs: structlog, JSON or console, one line for each exchange.
+"""Logs: structlog, as JSON, syslog or text for people; one line for each exchange, of plain hits for a sample.
 
 A line holds the path but never the query (it may name people), never a token, cookie or field value. A line that cannot
 be written (a full disk, a reader that has gone) is lost and counted; it fails no request.
@@ -7,46 +7,66 @@ be written (a full disk, a reader that has gone) is lost and counted; it fails n
 from __future__ import annotations
 
 import logging
+import random
 import sys
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.core.tracing import extract
+from gateway.core.visibility import kind_of
+from gateway.pipeline.exchange import Verdict
+from gateway.telemetry.syslog import SyslogRenderer
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.ports import Recorder
 
 
-def configure(*, level: str, json: bool) -> None:
+def configure(*, level: str, style: str) -> None:
     """Set up logging for the process, to standard error; again to change it.
+
+    What libraries log through the standard library takes the same form.
 
     Args:
         level: "debug", "info", "warning" or "error".
-        json: one JSON object a line, else text for people.
+        style: "json" for one JSON object a line, "rfc5424" for syslog's form, "console" for people.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # others show the values of variables: tokens
-        )
-    )
+    rendering: list[structlog.typing.Processor]
+    match style:
+        case "console":
+            # The other exception formatters show the values of variables: tokens.
+            plain = structlog.dev.plain_traceback
+            rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        case "rfc5424":
+            rendering = [structlog.processors.format_exc_info, SyslogRenderer()]
+        case _:
+            rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer] if json else [*shared, renderer],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _PRINTER,
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
+    handler = _Standard()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
     )
-    logging.getLogger().setLevel(max(number, logging.WARNING))
+    root = logging.getLogger()
+    for other in [one for one in root.handlers if isinstance(one, _Standard)]:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(max(number, logging.WARNING))
 
 
 class _Printer:
@@ -75,15 +95,29 @@ def lost() -> int:
     return _PRINTER.lost
 
 
+class _Standard(logging.Handler):
+    """Takes what libraries log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it as everything else is written."""
+        _PRINTER.msg(self.format(record))
+
+
 class AccessLog:
     """A recorder that writes a line for each exchange and passes on to the next recorder.
 
     Args:
         following: told everything too.
+        sample: the share of plain hits that get a line, 0 to 1. Such a line says so.
+        chance: a number from 0 to 1, evenly distributed.
     """
 
-    def __init__(self, following: Recorder) -> None:
+    def __init__(
+        self, following: Recorder, *, sample: float = 1.0, chance: Callable[[], float] = random.random
+    ) -> None:
         self._following: Final = following
+        self._chance: Final = chance
+        self.sample = sample
         self.renew()
 
     def renew(self) -> None:
@@ -102,26 +136,41 @@ class AccessLog:
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """An exchange is over; write its line."""
         self._following.record(exchange, complete=complete, seconds=seconds)
-        if not self._log.is_enabled_for(logging.INFO):
-            return
-        principal = exchange.principal
-        self._log.info(
-            "request",
-            method=exchange.head.method,
-            path=_path(exchange),
-            status=exchange.status,
-            route=exchange.route.template if exchange.route is not None else None,
-            cache=exchange.verdict.value,
-            bypass=exchange.bypass.value if exchange.bypass is not None else None,
-            denied=exchange.denied.value if exchange.denied is not None else None,
-            detail=exchange.detail,
-            limited=exchange.limited or None,
-            principal=principal.kind.value if principal is not None else None,
-            complete=complete,
-            ms=round(seconds * 1000, 1),
-            upstream_ms=round(exchange.upstream_seconds * 1000, 1),
-            request_id=exchange.request_id,
-        )
+        sampled: float | None = None
+        if exchange.verdict is Verdict.HIT and exchange.denied is None and complete and not exchange.limited:
+            sampled = self.sample
+            if sampled < 1 and self._chance() >= sampled:
+                return
+        if self._log.is_enabled_for(logging.INFO):
+            self._log.info("request", **_line(exchange, complete=complete, seconds=seconds, sampled=sampled))
+
+
+def _line(exchange: Exchange, *, complete: bool, seconds: float, sampled: float | None) -> dict[str, object]:
+    """What is told of an exchange: what was decided, why, and how long it took whom."""
+    principal, trace = exchange.principal, exchange.trace or extract(exchange.head.fields)
+    denied, upstream = exchange.denied, exchange.upstream_seconds
+    return {
+        "method": exchange.head.method,
+        "path": _path(exchange),
+        "status": exchange.status,
+        "route": exchange.route.template if exchange.route is not None else None,
+        "decision": "refused" if denied is not None else "answered",
+        "denied": denied.value if denied is not None else None,
+        "detail": exchange.detail,
+        "cache": exchange.verdict.value,
+        "bypass": exchange.bypass.value if exchange.bypass is not None else None,
+        "stale": exchange.stale.value if exchange.stale is not None else None,
+        "domain": kind_of(exchange.key.domain) if exchange.key is not None else None,
+        "limited": exchange.limited or None,
+        "principal": principal.kind.value if principal is not None else None,
+        "complete": complete,
+        "ms": round(seconds * 1000, 1),
+        "own_ms": round(max(0.0, seconds - upstream) * 1000, 1),
+        "upstream_ms": round(upstream * 1000, 1),
+        "request_id": exchange.request_id,
+        "trace_id": trace.trace_id if trace is not None else None,
+        "sampled": sampled if sampled is not None and sampled < 1 else None,
+    }
 
 
 def _path(exchange: Exchange) -> str | None:

@@ -67,9 +67,9 @@ def _restored():
 async def test_a_log_that_cannot_be_written_fails_no_request(
     stub, start_gateway, http: aiohttp.ClientSession, monkeypatch, error: Exception, form: str
 ) -> None:
-    log.configure(level="debug", json=form == "json")
+    log.configure(level="debug", style=form)
     stub.answers_json(b'{"resources":[]}')
-    gateway = await start_gateway(stub.url)
+    gateway = await start_gateway(stub.url, "log: {access_sample: 1}")
     full = Full(error)
     monkeypatch.setattr(sys, "stderr", full)
     for target, status in (("/v3/processes", 200), ("/v3/processes", 200), ("/internal/x", 403), ("/v3/apps/x", 200)):

@@ -185,11 +185,11 @@ def _talkative(caplog):
 
 
 @pytest.mark.usefixtures("_talkative")
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("form", ["json", "console", "rfc5424"])
 async def test_nothing_secret_is_written_whatever_happens(
     start_gateway, start_upstream, connect, capfd, caplog, monkeypatch, form: str
 ) -> None:
-    log.configure(level="debug", json=form == "json")
+    log.configure(level="debug", style=form)
     gateway = await start_gateway(
         await start_upstream(upstream),
         "rate_limits: {policies: [{name: all, who: everybody, limit: 10000, window: 1m}]}",
@@ -224,9 +224,9 @@ async def page(connect, url: str, path: str) -> Answer:
 
 
 @pytest.mark.usefixtures("_talkative")
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("form", ["json", "console", "rfc5424"])
 def test_a_traceback_shows_no_values(capfd, form: str) -> None:
-    log.configure(level="debug", json=form == "json")
+    log.configure(level="debug", style=form)
 
     def fail(held: str) -> None:
         raise RuntimeError(f"with {len(held)} characters in hand")
@@ -241,13 +241,13 @@ def test_a_traceback_shows_no_values(capfd, form: str) -> None:
 
 
 @pytest.mark.usefixtures("_talkative")
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("form", ["json", "console", "rfc5424"])
 @pytest.mark.parametrize("path", ["/v3/\x1b[2Jx", "/v3/a\rforged", "/v3/\x9b2J", "/v3/\u202ex", "/\x7f"], ids=ascii)
 async def test_what_a_client_sends_cannot_steer_the_reader_of_the_log(
     stub, start_gateway, connect, capfd, form: str, path: str
 ) -> None:
     """Log injection (CWE-117): control characters of a terminal are written down, not written."""
-    log.configure(level="debug", json=form == "json")
+    log.configure(level="debug", style=form)
     gateway = await start_gateway(stub.url)
     client = await connect(gateway.url)
     await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Vcap-Request-Id: a\x1b[1m\r\n\r\n".encode())

@@ -76,11 +76,13 @@ def test_the_bases_of_these_tests_are_good():
         ),
         pytest.param(GOOD + "drian: 5s", [f"f.yaml:4: drian: {KNOWN_KEY}; did you mean drain?"], id="did-you-mean"),
         pytest.param(
-            GOOD + "log: {zzz: 5}", [f"f.yaml:4: log.zzz: {KNOWN_KEY}; known are format, level"], id="unknown-key"
+            GOOD + "log: {zzz: 5}",
+            [f"f.yaml:4: log.zzz: {KNOWN_KEY}; known are format, level, access_sample"],
+            id="unknown-key",
         ),
         pytest.param(
             GOOD + 'log: {"a b\\e[1m": 5}',
-            [f"f.yaml:4: log[…]: {KNOWN_KEY}; known are format, level"],
+            [f"f.yaml:4: log[…]: {KNOWN_KEY}; known are format, level, access_sample"],
             id="strange-key",
         ),
         pytest.param(GOOD + "listen: 8080", ["f.yaml:4: listen: expected a mapping, found a number"], id="no-mapping"),
@@ -121,7 +123,7 @@ def test_the_bases_of_these_tests_are_good():
         pytest.param(
             GOOD + "log: {format: xml, level: 5}",
             [
-                'f.yaml:4: log.format: expected json or console, found "xml"',
+                'f.yaml:4: log.format: expected json, console or rfc5424, found "xml"',
                 "f.yaml:4: log.level: expected debug, info, warning or error, found 5",
             ],
             id="choices",

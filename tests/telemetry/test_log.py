@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.app import Gateway
+from gateway.core.errors import Reason
+from gateway.core.model import Fields, RequestHead, Target
+from gateway.pipeline.exchange import Exchange, Verdict
 from gateway.telemetry import log
+from gateway.telemetry.metrics import Metrics
 from tests.conftest import bearer
 
 AUTHORIZATION = f"Authorization: {bearer()['Authorization']}"
@@ -71,7 +77,7 @@ async def test_no_token_query_or_field_value_is_logged(stub, start_gateway, conn
 
 
 async def test_a_line_says_what_was_decided(stub, start_gateway, connect) -> None:
-    gateway = await start_gateway(stub.url)
+    gateway = await start_gateway(stub.url, "log: {access_sample: 1}")
     client = await connect(gateway.url)
     with capture_logs() as logs:
         await client.ask("GET /v3/processes?page=1", AUTHORIZATION, "X-Vcap-Request-Id: mine")
@@ -254,7 +260,7 @@ def _restored():
 def test_json_lines(capsys) -> None:
     import structlog
 
-    log.configure(level="info", json=True)
+    log.configure(level="info", style="json")
     logger = structlog.get_logger("x")
     logger.debug("unseen")
     logger.info("seen", path="/a\nb", detail=None)
@@ -268,10 +274,135 @@ def test_json_lines(capsys) -> None:
 def test_lines_for_people(capsys) -> None:
     import structlog
 
-    log.configure(level="warning", json=False)
+    log.configure(level="warning", style="console")
     logger = structlog.get_logger("x")
     logger.info("unseen")
     logger.warning("seen", reason="because")
     written = capsys.readouterr().err
     assert "unseen" not in written
     assert "because" in written
+
+
+# RFC 5424 §6: PRI VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG
+_PARAM = r'[!#-<>-\\^-~]{1,32}="(?:[^"\\\]]|\\["\\\]])*"'
+SYSLOG = re.compile(
+    r"<(?P<pri>\d{1,3})>1 (?P<time>\S+) (?P<host>[!-~]{1,255}) (?P<app>[!-~]{1,48}) (?P<proc>[!-~]{1,128}) "
+    rf"(?P<id>[!-~]{{1,32}}) (?P<data>-|\[gateway@47450(?: {_PARAM})*\]) (?P<text>.*)"
+)
+
+
+@pytest.mark.usefixtures("_restored")
+def test_lines_for_syslog(capsys) -> None:
+    import structlog
+
+    log.configure(level="info", style="rfc5424")
+    logger = structlog.get_logger("x")
+    logger.info("request", request_id="r", route="/v3", quoted='a"b]c\\d', lines="one\ntwo", nothing=None, done=True)
+    logger.warning("two\nlines", **{"odd name=": "x"})
+    try:
+        raise ValueError("the cause")  # noqa: TRY301
+    except ValueError:
+        logger.exception("fault")
+    found = [SYSLOG.fullmatch(line) for line in capsys.readouterr().err.splitlines()]
+    assert all(found)
+    assert [(one["pri"], one["app"], one["id"]) for one in found] == [
+        ("14", "gateway", "access"),
+        ("12", "gateway", "-"),
+        ("11", "gateway", "-"),
+    ]
+    assert found[0]["data"] == (
+        r'[gateway@47450 request_id="r" route="/v3" quoted="a\"b\]c\\d" lines="one#012two" done="true"]'
+    )
+    assert (found[1]["data"], found[1]["text"]) == ('[gateway@47450 odd_name_="x"]', "two#012lines")
+    assert found[2]["text"].startswith("fault#012Traceback")
+    assert found[2]["text"].endswith("ValueError: the cause")
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("style", ["json", "rfc5424"])
+def test_what_libraries_log_has_the_same_form_once(capsys, style: str) -> None:
+    log.configure(level="info", style=style)
+    log.configure(level="info", style=style)  # a reload
+    try:
+        raise ValueError("the cause")  # noqa: TRY301
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("unhandled fault")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError: the cause" in line
+    if style == "json":
+        record = json.loads(line)
+        assert (record["event"], record["level"], record["logger"]) == ("unhandled fault", "error", "aiohttp.server")
+    else:
+        assert SYSLOG.fullmatch(line)
+
+
+@pytest.mark.usefixtures("_restored")
+async def test_a_fault_of_ours_is_logged_once_with_its_cause(stub, start_gateway, connect, monkeypatch, capfd) -> None:
+    gateway = await start_gateway(stub.url)
+    log.configure(level="error", style="json")
+    monkeypatch.setattr(type(gateway.routes), "match", lambda *_: 1 / 0)
+    client = await connect(gateway.url)
+    assert (await client.ask("GET /v3/processes", AUTHORIZATION)).status == 500
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "ZeroDivisionError" in line]
+    assert json.loads(line)["level"] == "error"
+
+
+# -- what a line says
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+async def test_a_line_names_domain_trace_and_whose_time_it_was(stub, start_gateway, connect) -> None:
+    gateway = await start_gateway(stub.url, "log: {access_sample: 1}")
+    client = await connect(gateway.url)
+    with capture_logs() as logs:
+        await client.ask("GET /v3/processes", AUTHORIZATION, f"traceparent: 00-{TRACE}-b7ad6b7169203331-00")
+        await client.ask("GET /v3/processes", AUTHORIZATION, f"b3: {TRACE}-b7ad6b7169203331")
+        await client.ask("GET /v3/info")
+        await client.ask("POST /v3/apps")
+        await until(lambda: len(logs) == 4)
+    keys = ("decision", "cache", "domain", "trace_id", "sampled")
+    assert [tuple(line[key] for key in keys) for line in logs] == [
+        ("answered", "miss", "principal", TRACE, None),
+        ("answered", "hit", "principal", TRACE, None),
+        ("answered", "miss", "public", None, None),
+        ("refused", "none", None, None, None),
+    ]
+    assert all(abs(line["ms"] - line["own_ms"] - line["upstream_ms"]) <= 0.11 for line in logs)
+
+
+@pytest.mark.parametrize(
+    ("chance", "known", "lines"),
+    [
+        (0.5, {}, 0),
+        (0.005, {}, 1),
+        (0.5, {"verdict": Verdict.MISS}, 1),
+        (0.5, {"verdict": Verdict.STALE}, 1),
+        (0.5, {"denied": Reason.RATE_LIMITED}, 1),
+        (0.5, {"limited": ("users",)}, 1),
+    ],
+    ids=["hit", "hit in the sample", "miss", "stale", "refused", "limited in shadow mode"],
+)
+def test_plain_hits_are_sampled_and_nothing_else(chance: float, known: dict[str, object], lines: int) -> None:
+    exchange = Exchange(RequestHead("GET", Target("/"), Fields()), request_id="r", received_at=0.0)
+    exchange.verdict = Verdict.HIT
+    for name, value in known.items():
+        setattr(exchange, name, value)
+    metrics = Metrics("0")
+    with capture_logs() as logs:
+        access = log.AccessLog(metrics, sample=0.01, chance=lambda: chance)
+        access.begin()
+        access.record(exchange, complete=True, seconds=0.1)
+    assert len(logs) == lines
+    assert sum(one.count for one in metrics.series.values()) == 1
+    if lines:
+        assert logs[0]["sampled"] == (0.01 if not known else None)
+
+
+def test_a_hit_that_broke_off_has_its_line() -> None:
+    exchange = Exchange(RequestHead("GET", Target("/"), Fields()), request_id="r", received_at=0.0)
+    exchange.verdict = Verdict.HIT
+    with capture_logs() as logs:
+        log.AccessLog(Metrics("0"), sample=0.0).record(exchange, complete=False, seconds=0.1)
+    assert len(logs) == 1

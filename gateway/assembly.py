@@ -46,7 +46,7 @@ def identity(settings: Settings) -> Identity:
 def limits(settings: Settings) -> Limits:
     """What a request may measure."""
     given = settings.limits
-    return Limits(given.max_line_bytes, given.max_header_bytes, given.max_body_bytes)
+    return Limits(given.max_line_bytes, given.max_header_bytes, given.max_body_bytes, given.max_header_count)
 
 
 def deadlines(settings: Settings) -> Deadlines:

@@ -11,7 +11,8 @@ differently is refused, never repaired by guessing. Two readings exist:
   (RFC 3986 §5.2.4) and origins resolve them.
 
 The query stays as it came but for bytes that no query may contain, and a fragment behind it, which the controller
-ignores (recordings: duplicates-028) and which is cut off so that it cannot make two targets of one.
+ignores (recordings: duplicates-028) and which is cut off so that it cannot make two targets of one. An empty query is
+none, for the same reason and because the HTTP client library does not send it.
 
 Nothing here knows routes or tokens.
 """
@@ -58,16 +59,16 @@ def parse(raw: str, *, strict_api: bool) -> Target:
     """
     plain = _PLAIN.fullmatch(raw)
     if plain is not None:
-        return Target(plain[1], plain[2])
+        return Target(plain[1], plain[2] or None)
     if _FORBIDDEN.search(raw):
         _bad("forbidden byte")
-    path, question, query = _origin_form(raw).partition("?")
+    path, _, query = _origin_form(raw).partition("?")
     path = path or "/"
     if "\\" in path or "#" in path:
         _bad("backslash or fragment in the path")
     if _BROKEN_ESCAPE.search(path):
         _bad("broken percent-encoding")
-    return Target(_strict(path) if strict_api else _generic(path), query.partition("#")[0] if question else None)
+    return Target(_strict(path) if strict_api else _generic(path), query.partition("#")[0] or None)
 
 
 def _origin_form(raw: str) -> str:

@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 # Upper case only: the client library would send "get" as GET, and what is authorised must be what is forwarded.
 _METHOD: Final = re.compile(r"[A-Z][A-Z_-]{0,31}")
 # RFC 9112 §3.2, RFC 3986 §3.2.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+_PORTS: Final = 65_535
+# One spelling of a number that fits in 63 bits; RFC 9110 §8.6 allows zeros before it, and no client writes them.
+_LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class StalledError(RequestPayloadError):
     """The client let its content stand still, or sent it too slowly."""
+
+
+class TrailerError(RequestPayloadError):
+    """The trailer behind the content has too many fields, or one that is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,13 @@ class Limits:
         max_line_bytes: the request line.
         max_header_bytes: all fields together, and each of them.
         max_body_bytes: the content; None for no limit.
+        max_header_count: how many fields.
     """
 
     max_line_bytes: int
     max_header_bytes: int
     max_body_bytes: int | None = None
+    max_header_count: int = 256
 
 
 def head_of(request: web.BaseRequest) -> RequestHead:
@@ -70,7 +79,7 @@ def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
 
 
 def canonical(
-    head: RequestHead, limits: Limits, *, strict_api: bool, prefix: str = "", host_optional: bool = False
+    head: RequestHead, limits: Limits, *, strict_api: bool, prefix: str = "", http_1_0: bool = False
 ) -> RequestHead:
     """The head with its one canonical target.
 
@@ -79,16 +88,17 @@ def canonical(
         limits: what it may measure.
         strict_api: whether targets are read as the Cloud Controller reads them.
         prefix: the path of the public URL; what lies under it is asked of the controller without it.
-        host_optional: whether Host may be missing, as in HTTP/1.0 (RFC 9112 §3.2).
+        http_1_0: whether Host may be missing (RFC 9112 §3.2) and content must not be chunked (§6.1).
 
     Raises:
-        Denial: the method, Host, a field value or the target is not acceptable.
+        Denial: the method, Host, the framing, a field value or the target is not acceptable.
     """
     if _METHOD.fullmatch(head.method) is None or head.method == "CONNECT":
         raise Denial(Reason.BAD_REQUEST, "method not acceptable")
     hosts = head.fields.get_all("host")
-    if len(hosts) > 1 or not (hosts or host_optional) or any(_HOST.fullmatch(host) is None for host in hosts):
+    if len(hosts) > 1 or not (hosts or http_1_0) or not all(map(_acceptable_host, hosts)):
         raise Denial(Reason.BAD_REQUEST, "exactly one valid Host is required")
+    _check_framing(head.fields, http_1_0=http_1_0)
     if any(not value.isascii() and _undecodable(value) for _, value in head.fields):
         raise Denial(Reason.BAD_REQUEST, "a field value is not UTF-8")
     if sum(len(name) + len(value) for name, value in head.fields) > limits.max_header_bytes:
@@ -100,6 +110,25 @@ def canonical(
     if prefix and (target.path == prefix or target.path.startswith(f"{prefix}/")):
         target = replace(target, path=target.path.removeprefix(prefix) or "/")
     return replace(head, target=target)
+
+
+def _acceptable_host(host: str) -> bool:
+    parts = _HOST.fullmatch(host)
+    return parts is not None and (parts[1] is None or int(parts[1]) <= _PORTS)
+
+
+def _check_framing(fields: Fields, *, http_1_0: bool) -> None:
+    """Refuse what aiohttp's parser frames in one way and others might in another (RFC 9112 §6).
+
+    Raises:
+        Denial: the coding is not just `chunked`, or the length is not just a number.
+    """
+    codings = fields.get_all("transfer-encoding")
+    lengths = fields.get_all("content-length")
+    if codings and (lengths or http_1_0 or len(codings) > 1 or codings[0].lower() != "chunked"):
+        raise Denial(Reason.BAD_REQUEST, "the only transfer coding is chunked, once and without Content-Length")
+    if lengths and (len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None):
+        raise Denial(Reason.BAD_REQUEST, "Content-Length is one plain number")
 
 
 def _undecodable(value: str) -> bool:
@@ -160,6 +189,8 @@ class Upload:
                     raise fault
             except StalledError as error:
                 raise ContentError(Denial(Reason.REQUEST_TIMEOUT, str(error))) from error
+            except TrailerError as error:
+                raise ContentError(Denial(Reason.FIELDS_TOO_LARGE, "the trailer")) from error
             except (RequestPayloadError, OSError) as error:
                 raise ContentError(
                     Denial(Reason.BAD_REQUEST, "the request content is malformed or broke off")

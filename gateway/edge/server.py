@@ -12,10 +12,8 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
 
 from gateway.core.errors import Denial, Reason, render
@@ -27,6 +25,7 @@ from gateway.edge.ids import RequestIds
 from gateway.edge.quick_heads import Caller, QuickHeads
 from gateway.edge.receive import Limits, Upload, canonical, head_of, peer_of
 from gateway.edge.rendering import REQUEST_ID
+from gateway.edge.step import Stepped, too_large
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.pipeline.ports import UpstreamError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.streams import StreamReader
+    from aiohttp.web_protocol import RequestHandler
 
     from gateway.edge.deadlines import Wheel
     from gateway.pipeline.decide import Outcome
@@ -66,7 +66,7 @@ class Request(web.BaseRequest):
             response.headers.popall(added, None)
 
 
-class Connection(Watched):
+class Connection(Stepped):
     """A connection whose parse errors are answered in the controller's error format, with a hit lane below the parser.
 
     Args:
@@ -85,7 +85,7 @@ class Connection(Watched):
     def data_received(self, data: bytes) -> None:
         """Let the hit lane answer, else parse."""
         if self._lane is None or not data:
-            self._parse(data)
+            super().data_received(data)
             return
         begun: Begun | bool = False
         if self._boundary.clean and self._waits():
@@ -94,7 +94,7 @@ class Connection(Watched):
                 return
         end = self._boundary.head_ends(data)
         before = len(self._messages)
-        self._parse(data)
+        super().data_received(data)
         if before or len(self._messages) != 1:
             return
         message, content = self._messages[0]
@@ -108,6 +108,8 @@ class Connection(Watched):
         """Whether aiohttp waits for a request, and for nothing else: the connection is idle and goes on."""
         waiter, transport = self._waiter, self.transport
         if waiter is None or waiter.done() or self._messages or self._close or self._force_close or self._paused:
+            return False
+        if self.out_of_step:
             return False
         return transport is not None and not transport.is_closing()
 
@@ -131,20 +133,6 @@ class Connection(Watched):
             raise RuntimeError("the exchange that the hit lane began is another request's")
         return begun
 
-    def _parse(self, data: bytes) -> None:
-        """Parse; a fault inside of a request's content ends that content too.
-
-        aiohttp's C parser only queues the fault as a next message, and whoever reads the content would wait on.
-        """
-        super().data_received(data)
-        if not self._messages or isinstance(self._messages[-1][0], RawRequestMessage):
-            return
-        request = self._current_request
-        content = self._messages[-2][1] if len(self._messages) > 1 else request.content if request else EMPTY_PAYLOAD
-        if not content.is_eof():
-            content.set_exception(RequestPayloadError("malformed content"))
-            content.feed_eof()
-
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -159,8 +147,8 @@ class Connection(Watched):
             self.logger.error("unhandled fault", exc_info=exc)
         elif isinstance(self._manager, Server):
             self._manager.malformed()
-        too_long = Reason.FIELDS_TOO_LARGE if isinstance(exc, LineTooLong) else Reason.BAD_REQUEST
-        reason = Reason.INTERNAL if status >= 500 else too_long
+        unread = Reason.FIELDS_TOO_LARGE if too_large(exc) else Reason.BAD_REQUEST
+        reason = Reason.INTERNAL if status >= 500 else unread
         code, fields, body = render(Denial(reason), "/v3")
         response = web.Response(status=code, headers=CIMultiDict(fields.pairs), body=body)
         response.force_close()
@@ -202,7 +190,7 @@ class Server(web.Server):
             handler_cancellation=True,
             max_line_size=limits.max_line_bytes,
             max_field_size=limits.max_header_bytes,
-            max_headers=256,
+            max_headers=limits.max_header_count,
             auto_decompress=False,
             access_log=None,
             lingering_time=0.0,  # `_handle` does it, together with whoever reads the content
@@ -305,7 +293,7 @@ class Server(web.Server):
                 self._limits,
                 strict_api=self._strict_api,
                 prefix=self._prefix,
-                host_optional=request.version < HttpVersion11,
+                http_1_0=request.version < HttpVersion11,
             )
         except Denial as denial:
             return refuse(exchange, denial)
@@ -346,7 +334,8 @@ class Server(web.Server):
         response[ADDED] = [name for name in ("Server", "Content-Type") if name not in headers]
         unread = upload is not None and not upload.finished
         endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
-        if unread or endless or self.draining or exchange.denied in _CLOSING:
+        lost = isinstance(request.protocol, Connection) and request.protocol.out_of_step
+        if unread or endless or lost or self.draining or exchange.denied in _CLOSING:
             # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message,
             # and a client that writes malformed requests gets no next one.
             response.force_close()

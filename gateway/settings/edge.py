@@ -1,10 +1,13 @@
 """What a request may measure and how long a client may take; docs/edge.md says what a client gets past each limit."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import KIB, Duration, Size, format_duration, format_size
+from gateway.settings.scalars import KIB, Count, Duration, Size, format_duration, format_size
 from gateway.settings.section import Section
+
+_FEWEST: Final = 64  # fields that the hit lane takes uncounted, and more than any client sends
 
 
 class Limits(Section):
@@ -14,6 +17,8 @@ class Limits(Section):
     """The request line; the cf CLI sends queries of 8 KB."""
     max_header_bytes: Size = 64 * KIB
     """All header fields together, and each of them."""
+    max_header_count: Count = 256
+    """How many header fields; a trailer may have as many."""
     max_body_bytes: Size | None = None
     """The content; without it as much as the upstream takes."""
     head_timeout: Duration = 10.0
@@ -32,6 +37,8 @@ the gateway waits for the client counts. 0 sets no limit."""
         for name in ("max_line_bytes", "max_header_bytes"):
             if getattr(self, name) < KIB:
                 yield Problem((name,), "a size of at least 1KiB", format_size(getattr(self, name)))
+        if self.max_header_count < _FEWEST:
+            yield Problem(("max_header_count",), f"at least {_FEWEST}", str(self.max_header_count))
         if self.min_transfer_rate and not self.body_idle_timeout:
             expected = "0, since body_idle_timeout is 0"
             yield Problem(("min_transfer_rate",), expected, format_size(self.min_transfer_rate))

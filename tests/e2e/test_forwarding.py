@@ -72,7 +72,10 @@ async def test_body_byte_for_byte(stub, start_gateway, connect, method: str, *, 
     assert request.body == BODY
     assert (request.field("content-length") is None) == chunked
     assert request.field("x-trailer") is None, "RFC 9110 §6.5.1: a trailer may be dropped, and is"
-    assert (await client.ask(f"GET {OPEN}")).status == 200, "and the connection goes on"
+    if chunked:
+        assert await client.ended(), "aiohttp's parser would give the trailer to the next request (edge/step.py)"
+    else:
+        assert (await client.ask(f"GET {OPEN}")).status == 200, "and the connection goes on"
 
 
 async def test_hop_by_hop_fields_end_here(stub, start_gateway, connect) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 
 import pytest
@@ -13,132 +12,6 @@ from gateway.core.model import Fields, RequestHead, Target
 from gateway.edge.receive import Limits, canonical
 
 HOST = b"Host: api.example.org\r\n"
-
-# What is refused, the statuses it may have, and the fault that the answer must name.
-MALFORMED = [
-    pytest.param(b"GET /v3 HTTP/1.1\r\n\r\n", 400, id="RFC9112-3.2-no-host"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400, id="RFC9112-3.2-two-hosts"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, id="RFC9112-3.2-two-different-hosts"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost:\r\n\r\n", 400, id="peers.md-empty-host"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, id="peers.md-host-with-path"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: user@a\r\n\r\n", 400, id="peers.md-host-with-userinfo"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a, b\r\n\r\n", 400, id="peers.md-host-comma-list"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="host-with-space"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a:port\r\n\r\n", 400, id="host-with-odd-port"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: [::1\r\n\r\n", 400, id="host-with-open-bracket"),
-    pytest.param(b"CONNECT api.example.org:443 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="peers.md-CONNECT"),
-    pytest.param(b"CONNECT /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="CONNECT-origin-form"),
-    pytest.param(b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="peers.md-OPTIONS-asterisk"),
-    pytest.param(b"get /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="controller.md-4-lower-case-method"),
-    pytest.param(b"Get /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="mixed-case-method"),
-    pytest.param(b"G@T /v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="method-not-a-token"),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-        id="RFC9112-6.1-CL-and-TE",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-        400,
-        id="RFC9112-6.1-TE-and-CL",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip\r\n\r\nabc", 400, id="RFC9112-6.1-TE-not-chunked"
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-        400,
-        id="RFC9112-6.1-chunked-not-last",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-        id="RFC9112-6.1-chunked-twice",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding:\r\n\r\nGET /v3 HTTP/1.1\r\n\r\n",
-        400,
-        id="peers.md-empty-TE",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400, id="TE-with-VT"
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        400,
-        id="RFC9112-6.3-two-lengths",
-    ),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 3, 4\r\n\r\nabcd", 400, id="RFC9112-6.3-length-list"
-    ),
-    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400, id="negative-length"),
-    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: +1\r\n\r\na", 400, id="signed-length"),
-    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: 0x1\r\n\r\na", 400, id="hex-length"),
-    pytest.param(b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length:\r\n\r\n", 400, id="empty-length"),
-    pytest.param(
-        b"POST /v3 HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400, id="length-overflow"
-    ),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X-A: 1\r\n  folded\r\n\r\n", 400, id="RFC9112-5.2-obs-fold"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost : a\r\n\r\n", 400, id="RFC9112-5.1-space-before-colon"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X A: 1\r\n\r\n", 400, id="space-in-field-name"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b": 1\r\n\r\n", 400, id="empty-field-name"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"no colon\r\n\r\n", 400, id="no-colon"),
-    pytest.param(b"GET /v3 HTTP/1.1\n" + HOST + b"\r\n", 400, id="peers.md-bare-LF-line"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\nHost: a\n\r\n", 400, id="peers.md-bare-LF-field"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: a\rb\r\n\r\n", 400, id="bare-CR"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n", 400, id="NUL-in-value"),
-    pytest.param(b"GET /v3\0 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="NUL-in-target"),
-    pytest.param(b"GET /v3/\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="non-ASCII-target"),
-    pytest.param(b"GET /v3/\xff HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="undecodable-target"),
-    pytest.param(b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: \xff\xfe\r\n\r\n", 400, id="undecodable-value"),
-    pytest.param(b'GET /v3?a="<> HTTP/1.1\r\n' + HOST + b"\r\n", 400, id="controller.md-4-raw-quotes"),
-    pytest.param(b"GET /v3#fragment HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="fragment-in-path"),
-    pytest.param(b"GET v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="relative-target"),
-    pytest.param(b"GET ftp://a/v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="other-scheme"),
-    pytest.param(b"GET http://u:p@a/v3 HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="RFC9110-4.2.4-userinfo"),
-    pytest.param(b"GET /v3\r\n\r\n", 400, id="HTTP-0.9"),
-    pytest.param(b"GET /v3 HTTP/2.0\r\n" + HOST + b"\r\n", 400, id="HTTP-2.0-line"),
-    pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP-2-preface"),
-    pytest.param(b"GET /v3 HTTP/1.1.1\r\n" + HOST + b"\r\n", 400, id="odd-version"),
-    pytest.param(b"\x00\x01\x02\x03garbage\r\n\r\n", 400, id="garbage"),
-    pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), 400, id="TLS-hello"),
-    pytest.param(b"GET /v3?" + b"a" * 80_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431, id="line-too-long"),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 80_000 + b"\r\n\r\n", 431, id="RFC6585-5-field-too-long"
-    ),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 8000) for n in range(9)) + b"\r\n",
-        431,
-        id="RFC6585-5-fields-too-large",
-    ),
-    pytest.param(
-        b"GET /v3 HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: 1\r\n" % n for n in range(1000)) + b"\r\n",
-        400,
-        id="too-many-fields",
-    ),
-]
-
-
-@pytest.mark.parametrize(("sent", "status"), MALFORMED)
-async def test_malformed_requests_are_answered_and_closed(
-    stub, start_gateway, connect, caplog, capfd, sent: bytes, status: int
-) -> None:
-    gateway = await start_gateway(stub.url)
-    before = len(stub.received)
-    client = await connect(gateway.url)
-    with caplog.at_level(logging.WARNING):
-        await client.send(sent)
-        answer = await client.answer()
-        assert answer.status == status
-        assert answer.complete
-        assert answer.field("x-gateway-error")
-        assert json.loads(answer.body)["errors" if b"errors" in answer.body else "error_code"]
-        assert await client.ended()
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-    assert "Traceback" not in capfd.readouterr().err
-    assert len(stub.received) == before, "nothing of it reached the controller"
-    following = await connect(gateway.url)
-    assert (await following.ask("GET /v3/info")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -309,7 +182,7 @@ def test_hosts_that_pass(host: str) -> None:
 
 def test_host_is_optional_for_http_1_0_only() -> None:
     without = head("GET", "/v3", ("Accept", "*/*"))
-    assert canonical(without, Limits(1024, 1024), strict_api=True, host_optional=True)
+    assert canonical(without, Limits(1024, 1024), strict_api=True, http_1_0=True)
     with pytest.raises(Denial) as caught:
         canonical(without, Limits(1024, 1024), strict_api=True)
     assert caught.value.reason is Reason.BAD_REQUEST

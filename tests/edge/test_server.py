@@ -88,18 +88,37 @@ async def test_the_next_request_does_not_begin_in_unread_content(stub, start_gat
 async def test_rfc9110_7_8_an_upgrade_is_ignored_and_the_connection_goes_on(stub, start_gateway, connect) -> None:
     gateway = await start_gateway(stub.url)
     client = await connect(gateway.url)
-    for protocol in ("websocket", "h2c"):
-        answer = await client.ask(
-            "POST /staging/x",
-            f"Upgrade: {protocol}",
-            "Connection: upgrade",
-            "Content-Length: 5",
-            body=b"hello",
-        )
+    for line, protocol, fields, body in (
+        ("POST /staging/x", "websocket", ["Content-Length: 5"], b"hello"),
+        ("GET /staging/x", "websocket", [], b""),
+        ("GET /staging/x", "h2c", [], b""),
+    ):
+        answer = await client.ask(line, f"Upgrade: {protocol}", "Connection: upgrade", *fields, body=body)
         assert answer.status == 200
         request = stub.received[-1]
-        assert (request.body, request.field("upgrade"), request.field("connection")) == (b"hello", None, None)
+        assert (request.body, request.field("upgrade"), request.field("connection")) == (body, None, None)
     assert (await client.ask("GET /staging/y")).status == 200
+
+
+async def test_what_the_parser_lost_behind_an_upgrade_is_not_read_on_from_the_middle(
+    stub, start_gateway, connect
+) -> None:
+    """aiohttp drops what comes together with an h2c upgrade; what comes after that would begin half-way."""
+    gateway = await start_gateway(stub.url)
+    stub.received.clear()
+    client = await connect(gateway.url)
+    inside = b"GET /staging/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    await client.request(
+        "GET /staging/x",
+        "Upgrade: h2c",
+        "Connection: upgrade",
+        body=b"POST /staging/y HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inside),
+    )
+    await client.send(inside)
+    answer = await client.answer()
+    assert (answer.status, answer.field("connection")) == (200, "close")
+    assert await client.ended()
+    assert [request.line for request in stub.received] == ["GET /staging/x HTTP/1.1"]
 
 
 async def test_a_fault_of_ours_is_500_in_the_controllers_format_and_logged(

@@ -51,8 +51,8 @@ routes:
 cache: {{max_bytes: 64MiB, max_entry_bytes: 1MB}}
 trusted_proxies: [10.0.0.0/8, "::1"]
 limits:
-  {{max_line_bytes: 8KiB, max_header_bytes: 16KiB, max_body_bytes: 2GiB, head_timeout: 5s, body_idle_timeout: 20s,
-   min_transfer_rate: 1KiB, request_timeout: 30m}}
+  {{max_line_bytes: 8KiB, max_header_bytes: 16KiB, max_header_count: 99, max_body_bytes: 2GiB,
+   head_timeout: 5s, body_idle_timeout: 20s, min_transfer_rate: 1KiB, request_timeout: 30m}}
 drain: 5s
 log: {{format: console, level: debug}}
 via: edge-1

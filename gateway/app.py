@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from gateway import __version__, assembly
+from gateway import __version__, assembly, sharing
 from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
@@ -73,7 +73,10 @@ class Gateway:
         self.client: Final = Controllers(settings)
         self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
-        self.inspector: Final = Inspector(self.store, clock)
+        self.sharing: Final = sharing.build(settings, self.store, clock)
+        self.pages: Final = self.store if self.sharing is None else self.sharing.pages
+        announce = None if self.sharing is None else self.sharing.invalidations.announce
+        self.inspector: Final = Inspector(self.store, clock, announce)
         self.origins: Final = assembly.origins(settings, self.client)
         self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
@@ -89,6 +92,7 @@ class Gateway:
             max_rewrite_bytes=settings.upstream.max_rewrite_bytes,
             max_entry_bytes=min(settings.cache.max_entry_bytes, settings.cache.max_bytes),
             max_filling_bytes=settings.cache.max_bytes,
+            shared=None if self.sharing is None else self.sharing.pages,
         )
         self.wheel: Final = Wheel(assembly.deadlines(settings))
         self.metrics: Final = Metrics(__version__)
@@ -121,7 +125,10 @@ class Gateway:
         settings = self.settings
         await self.client.start()
         await asyncio.gather(
-            self.identity.start(), self.probe.start(), *([self.origins.start()] if self.origins else [])
+            self.identity.start(),
+            self.probe.start(),
+            *([self.origins.start()] if self.origins else []),
+            *([self.sharing.start()] if self.sharing else []),
         )
         self._server = Server(
             self.pipeline,
@@ -181,7 +188,7 @@ class Gateway:
         return Policy(
             self.routes,
             self.identity,
-            self.store,
+            self.pages,
             self.settings.via,
             random.random,
             admission=None if self.limits is None else self.limits[0],
@@ -214,6 +221,8 @@ class Gateway:
         await self.probe.stop()
         await self.identity.stop()
         await self.reloader.stop()
+        if self.sharing is not None:
+            await self.sharing.stop()
         await self.client.stop()
         if self._admin is not None:
             await self._admin.cleanup()

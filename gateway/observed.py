@@ -32,6 +32,7 @@ def observe_parts(gateway: Gateway) -> None:
     _limits(gateway)
     _edge(gateway)
     _reloads(gateway)
+    _sharing(gateway)
     observe(
         "gateway_log_lines_lost_total",
         "Lines that could not be written to standard error: a full disk, a reader that has gone.",
@@ -171,5 +172,64 @@ def _reloads(gateway: Gateway) -> None:
         "gateway_config_reloads_total",
         "Reloads, by how they ended: applied, refused.",
         lambda: reloader.results,
+        "result",
+    )
+
+
+def _sharing(gateway: Gateway) -> None:
+    observe, shared = gateway.metrics.observe, gateway.sharing
+    observe(
+        "gateway_shared_store_up",
+        "1 while the shared store is asked, 0 while it is away; 1 without shared_store.",
+        lambda: float(shared is None or shared.link.fault is None),
+        merge="min",
+    )
+    observe(
+        "gateway_shared_store_in_touch",
+        "1 while this process knows of all writes through others, 0 while it must not serve what it stored; 1 without "
+        "shared_store.",
+        lambda: float(shared is None or shared.invalidations.in_touch()),
+        merge="min",
+    )
+    observe(
+        "gateway_shared_store_processes",
+        "Processes that share the store, as far as this one knows.",
+        lambda: 1 if shared is None else shared.invalidations.processes,
+        merge="max",
+    )
+    observe(
+        "gateway_shared_store_commands_total",
+        "Commands to the shared store, by how they ended: ok; timeout, unreachable, read-only, denied (it counts as "
+        "away from then on); full, refused; open (not sent, for it is away).",
+        lambda: {} if shared is None else shared.link.calls,
+        "result",
+    )
+    observe(
+        "gateway_shared_store_command_seconds_total",
+        "How long commands that were answered took, added up.",
+        lambda: 0 if shared is None else shared.link.seconds,
+    )
+    observe(
+        "gateway_shared_store_away_total",
+        "How often the shared store was found to be away.",
+        lambda: 0 if shared is None else shared.link.opened,
+    )
+    observe(
+        "gateway_shared_store_out_of_touch_total",
+        "How often this process could not know of the others' writes any more.",
+        lambda: 0 if shared is None else shared.invalidations.lost,
+    )
+    observe(
+        "gateway_shared_store_invalidations_total",
+        "Invalidations: announced, unacknowledged (of these, somebody was slow to say that it has dropped its pages), "
+        "unsent (kept until the store is back); received, missed (everything was dropped), unreadable (likewise).",
+        lambda: {} if shared is None else shared.invalidations.counts,
+        "result",
+    )
+    observe(
+        "gateway_shared_store_pages_total",
+        "Pages in the shared store. Asked for: hit, miss, void (a write came after), stale, failed; seal, form, key, "
+        "clock (no page of ours). Offered: stored, not-stored.",
+        lambda: {} if shared is None else shared.pages.counts,
         "result",
     )

@@ -17,6 +17,7 @@ from gateway.identity.keys import KeyLoadError
 from gateway.lint import refused
 from gateway.settings import ConfigError
 from gateway.settings.changes import changed, in_force, reloadable
+from gateway.sharing import rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -147,7 +148,9 @@ class Reloader:
         gateway.reconfigure(settings, routes, limits, outgoing)
         if otherwise_kept:
             # Pages hold links, times and sharing of the old rules, and so will those under way.
-            gateway.store.invalidate((EVERYTHING,))
+            if gateway.sharing is not None:
+                gateway.sharing.pages.rules = rules_of(settings)
+            gateway.pages.invalidate((EVERYTHING,))
         return Reloaded(
             reloaded=True,
             changed=tuple(path for path in differing if reloadable(path)),

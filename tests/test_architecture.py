@@ -13,7 +13,7 @@ ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "teleme
 ROOTS = frozenset(
     {
         *("app", "assembly", "observed", "catalogue", "cli", "cache_cli", "check", "lint", "explain", "demo", "reload"),
-        *("upstreams", "__main__"),
+        *("upstreams", "sharing", "__main__"),
     }
 )
 
@@ -21,6 +21,10 @@ MAY_IMPORT = {
     "core": frozenset({"core"}),
     "pipeline": frozenset({"core", "pipeline"}),
     **{adapter: frozenset({"core", "pipeline", adapter}) for adapter in ADAPTERS},
+    # One way to the shared store for pages and counters: one breaker, one log line, one set of connections.
+    "shared": frozenset({"shared"}),
+    "store": frozenset({"core", "pipeline", "shared", "store"}),
+    "limits": frozenset({"core", "pipeline", "shared", "limits"}),
     "settings": frozenset({"core", "settings"}),
     "sandbox": frozenset({"sandbox"}),
     "live": frozenset({"live"}),

@@ -7,7 +7,7 @@ releases whatever was held.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
@@ -24,6 +24,7 @@ from gateway.pipeline.failures import denial_for, stale_for
 from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
+from gateway.pipeline.second_level import Fill, announced, find
 from gateway.pipeline.transform import (
     Page,
     collect,
@@ -46,26 +47,9 @@ if TYPE_CHECKING:
     from gateway.pipeline.decide import Outcome, Policy
     from gateway.pipeline.drift import Drift
     from gateway.pipeline.outgoing import Outgoing
-    from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
+    from gateway.pipeline.ports import Links, SharedStore, Upstream, UpstreamResponse
 
 _FAILURES: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """What a fetch for a key brought.
-
-    Attributes:
-        page: the answer, for the one who asked.
-        entry: the stored page that others of the domain may have too, or None.
-        why_not: why there is no entry.
-        seconds: how long the controller took.
-    """
-
-    page: Page
-    entry: Entry | None
-    why_not: str | None
-    seconds: float
 
 
 class Pipeline:
@@ -80,6 +64,7 @@ class Pipeline:
         max_rewrite_bytes: the largest answer that is held to rewrite its links.
         max_entry_bytes: the most that mode `origin` keeps for one target.
         max_filling_bytes: the most that answers under way in mode `origin` may hold before they are stored.
+        shared: what this process has in common with others, None when it is alone.
 
     Attributes:
         writes: what changes something, and the jobs it begins.
@@ -97,8 +82,10 @@ class Pipeline:
         max_rewrite_bytes: int,
         max_entry_bytes: int = 32 << 20,
         max_filling_bytes: int = 256 << 20,
+        shared: SharedStore | None = None,
     ) -> None:
         self.policy = policy
+        self._shared: Final = shared
         self._upstream: Final = upstream
         self._links: Final = links
         self._outgoing = outgoing
@@ -180,14 +167,17 @@ class Pipeline:
                             return refuse(exchange, Denial(Reason.KEYS_UNAVAILABLE, str(error)))
                     exchange.keys_fetched = True
                 case Fetch(fill=fill):
-                    try:
-                        return self._told(exchange, await self._fetch(exchange, body, fill=fill))
-                    except UpstreamError as error:
-                        stale = self._stale_if_error(exchange, stale_for(error))
-                        return self._told(exchange, stale or refuse(exchange, denial_for(error)))
-                    except ContentError as error:
-                        return refuse(exchange, error.denial)
+                    return await announced(self._shared, exchange, await self._fetched(exchange, body, fill=fill))
             outcome = self.judge(exchange)
+
+    async def _fetched(self, exchange: Exchange, body: AsyncIterator[bytes] | None, *, fill: bool) -> Reply:
+        try:
+            return self._told(exchange, await self._fetch(exchange, body, fill=fill))
+        except UpstreamError as error:
+            stale = self._stale_if_error(exchange, stale_for(error))
+            return self._told(exchange, stale or refuse(exchange, denial_for(error)))
+        except ContentError as error:
+            return refuse(exchange, error.denial)
 
     async def _fetch(self, exchange: Exchange, body: AsyncIterator[bytes] | None, *, fill: bool) -> Reply:
         if exchange.row.cache.mode is CacheMode.ORIGIN:
@@ -209,7 +199,7 @@ class Pipeline:
 
     async def _fill(self, exchange: Exchange) -> Reply:
         fill, joined = await self._fetch_page(exchange)
-        if joined:
+        if joined or fill.shared:
             exchange.saved_seconds = fill.seconds
         else:
             exchange.upstream_seconds = fill.seconds
@@ -217,7 +207,10 @@ class Pipeline:
             exchange.stored, exchange.collapsed = True, joined
             if joined and exchange.verdict is Verdict.MISS:
                 exchange.verdict = Verdict.COLLAPSED
-            own = None if joined else own_fields(fill.page)
+            if fill.shared:
+                exchange.stored = False
+                exchange.verdict = exchange.verdict if joined else Verdict.HIT
+            own = None if joined or fill.shared else own_fields(fill.page)
             return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock(), fields=own)
         if fill.page.status in _FAILURES:
             stale = self._stale_if_error(exchange, Stale.STATUS, fill.page.status)
@@ -238,7 +231,21 @@ class Pipeline:
         """
         tags = tags_of_page(exchange.row, exchange.head.target.path)
         generation = self.policy.store.generation((*tags, ANY_GROUP))
-        return await self._fills.run((exchange.key, generation), lambda: self._fetch_and_store(exchange, generation))
+        alone = exchange.verdict is Verdict.REVALIDATED  # joins nobody who may be content with another process's page
+        lane = (exchange.key, generation, alone and self._shared is not None)
+        return await self._fills.run(lane, lambda: self._find_or_fetch(exchange, generation, tags))
+
+    async def _find_or_fetch(self, exchange: Exchange, generation: int, tags: tuple[str, ...]) -> Fill:
+        """Another process's page, else the controller's, which the others may then have."""
+        if self._shared is None or exchange.key is None:
+            return await self._fetch_and_store(exchange, generation)
+        fill, stamp = await find(self._shared, self.policy.store, exchange, (*tags, ANY_GROUP), generation)
+        if fill is not None:
+            return fill
+        fill = await self._fetch_and_store(exchange, generation)
+        if fill.entry is not None and stamp is not None:
+            self._shared.offer(fill.entry, stamp)
+        return fill
 
     async def _fetch_and_store(self, exchange: Exchange, generation: int) -> Fill:
         route, key = exchange.row, exchange.key
@@ -312,6 +319,7 @@ class Pipeline:
         """Refresh a page that counts as fresh, and tell whether it was what the controller says now."""
         tags = (*tags_of_page(exchange.row, exchange.head.target.path), ANY_GROUP)
         generation = self.policy.store.generation(tags)
+        exchange.verdict = Verdict.REVALIDATED  # by the controller, not by another process
         try:
             fill, _ = await self._fetch_page(exchange)
         except UpstreamError:

@@ -102,13 +102,18 @@ class Inspector:
     Args:
         store: the page store.
         clock: epoch seconds.
+        announce: has other processes drop pages by their tags, more than were purged here if need be; None when this
+            one is alone.
 
     Attributes:
         purged: pages purged by hand, "hard" and "soft".
     """
 
-    def __init__(self, store: Inspectable, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Inspectable, clock: Callable[[], float], announce: Callable[[Iterable[str]], None] | None = None
+    ) -> None:
         self.store: Final = store
+        self._announce: Final = announce
         self._clock: Final = clock
         self._secret: Final = token_bytes(16)
         self.purged: Final = {"hard": 0, "soft": 0}
@@ -133,7 +138,10 @@ class Inspector:
             soft: make them stale and leave the rest to the next request.
         """
         if not soft and wanted in (Selection(), Selection(type=wanted.type)):
-            count = self.store.invalidate((EVERYTHING if wanted.type is None else wanted.type,))
+            tags = (EVERYTHING if wanted.type is None else wanted.type,)
+            if self._announce is not None:
+                self._announce(tags)
+            count = self.store.invalidate(tags)
             self.purged["hard"] += count
             return count
         self.store.refuse_under_way()
@@ -145,6 +153,8 @@ class Inspector:
         entry = self.store.peek(key)
         if entry is None:
             return False
+        if self._announce is not None:
+            self._announce(entry.tags)
         if soft:
             self.store.replace(entry, entry.outdated(self._clock()))
         else:

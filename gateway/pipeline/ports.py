@@ -102,6 +102,32 @@ class PageStore(Protocol):
         """Drop every entry that carries one of the tags; returns how many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A moment on the clock that all processes share.
+
+    Attributes:
+        epoch: the life of the clock; moments of two epochs cannot be compared.
+        generation: its count of invalidations.
+    """
+
+    epoch: str
+    generation: int
+
+
+class SharedStore(Protocol):
+    """What several gateway processes have in common. Never raises; slow or gone, it has nothing and takes nothing."""
+
+    async def find(self, key: CacheKey, tags: Sequence[str]) -> tuple[Entry | None, Stamp | None]:
+        """A fresh page another process stored, and the moment before a fetch, to be given back to `offer`."""
+
+    def offer(self, entry: Entry, stamp: Stamp) -> None:
+        """Give the others a page whose fetch began after `stamp`; does not wait."""
+
+    async def announced(self) -> None:
+        """Wait until the others have dropped what was invalidated here so far, or cannot be told."""
+
+
 class UpstreamResponse(Protocol):
     """A response whose head has arrived and whose body has not been read yet."""
 

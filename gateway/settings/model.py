@@ -25,6 +25,7 @@ from gateway.settings.scalars import (
     integer,
 )
 from gateway.settings.section import Section
+from gateway.settings.shared_store import SharedStore
 from gateway.settings.upstream import Upstream
 from gateway.settings.watching import Log
 
@@ -95,6 +96,8 @@ class Settings(Section):
     """Routes that extend and override the built-in ones."""
     cache: Cache = Cache()
     """The page cache of the process."""
+    shared_store: SharedStore | None = None
+    """A Valkey or Redis that several gateway processes share; without it each is alone."""
     trusted_proxies: tuple[IPNetwork, ...] = ()
     """Peers whose `X-Forwarded-*` and `Forwarded` fields are believed; those of all others are replaced."""
     limits: Limits = Limits()

@@ -1,0 +1,208 @@
+"""The pages of several processes: this process's own store first, the shared one behind it, one truth about both.
+
+A hit is answered from this process alone and never waits. The shared store is asked on a miss, before the controller
+is, and given a page behind the answer that brought it. Everything an invalidation drops here is dropped everywhere
+(`invalidations.py`); what a page in the shared store is worth is judged by the clock that all share (`sync.py`), so a
+page that was late, or put by a process that should not have, is worth nothing.
+
+While this process is out of touch a page it holds is as old as it is: older than `max_staleness` it is not fresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from gateway.pipeline.entry import Entry
+from gateway.shared.options import SharedStoreError
+from gateway.store.codec import PageCodec, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.core.keys import CacheKey
+    from gateway.pipeline.ports import PageStore, Stamp, Stored
+    from gateway.shared.link import Link
+    from gateway.shared.seal import Sealer
+    from gateway.store.invalidations import Invalidations
+
+# No page is kept for longer in the shared store, so that what nobody asks for goes, in seconds.
+LONGEST: Final = 3600.0
+# Bytes of pages on their way there; a page beyond it stays where it is.
+_UNDER_WAY: Final = 64 << 20
+# A larger body is encoded and sealed off the loop.
+_LARGE: Final = 256 << 10
+
+
+class SharedPages:
+    """The page store of one process among several, for `pipeline.ports.PageStore` and `SharedStore`.
+
+    Args:
+        local: this process's own.
+        link: the way to the shared store.
+        sealer: the operator's key at work.
+        namespace: this gateway's part of it.
+        rules: what pages are made by; pages of other rules are not found.
+        invalidations: how processes tell each other.
+        clock: epoch seconds.
+        max_staleness: how old a page may be that is served while this process is out of touch, in seconds.
+        max_page_bytes: larger bodies are not shared.
+
+    Attributes:
+        counts: pages asked for and given, by result; the label of `gateway_shared_store_pages_total`.
+    """
+
+    def __init__(
+        self,
+        local: PageStore,
+        link: Link,
+        sealer: Sealer,
+        namespace: str,
+        rules: bytes,
+        *,
+        invalidations: Invalidations,
+        clock: Callable[[], float] = time.time,
+        max_staleness: float = 0.0,
+        max_page_bytes: int = 8 << 20,
+    ) -> None:
+        self.local: Final = local
+        self._link: Final = link
+        self._codec: Final = PageCodec(sealer)
+        self._namespace: Final = namespace
+        self.rules = rules
+        self.invalidations: Final = invalidations
+        self._in_touch: Final = invalidations.in_touch
+        self._clock: Final = clock
+        self._max_staleness: Final = max_staleness
+        self._max_page_bytes: Final = max_page_bytes
+        self._putting: Final[set[asyncio.Task[None]]] = set()
+        self._under_way = 0
+        results = ("hit", "miss", "void", "stale", "failed", "stored", "not-stored", *(one.value for one in Unusable))
+        self.counts: Final = dict.fromkeys(results, 0)
+
+    # -- PageStore
+
+    def get(self, key: CacheKey) -> Stored | None:
+        """The entry stored here under exactly this key; never one that a write through another may have outdated."""
+        found = self.local.get(key)
+        if found is None or self._in_touch():
+            return found
+        return self._aged(found)
+
+    def generation(self, tags: Iterable[str]) -> int:
+        """When one of `tags` was last invalidated, on the clock of this process."""
+        return self.local.generation(tags)
+
+    def put(self, entry: Stored, *, generation: int) -> str | None:
+        """Store an entry here."""
+        return self.local.put(entry, generation=generation)
+
+    def discard(self, key: CacheKey) -> bool:
+        """Drop what is stored here under exactly this key."""
+        return self.local.discard(key)
+
+    def invalidate(self, tags: Iterable[str]) -> int:
+        """Drop every entry that carries one of `tags`: here at once, elsewhere before `announced` returns."""
+        dropped = tuple(tags)
+        if dropped:
+            self.invalidations.announce(dropped)
+        return self.local.invalidate(dropped)
+
+    def _aged(self, found: Stored) -> Stored | None:
+        if not isinstance(found, Entry):
+            return None
+        limit = found.stored_at + self._max_staleness
+        return replace(found, fresh_until=min(found.fresh_until, limit), refresh_until=min(found.refresh_until, limit))
+
+    # -- SharedStore
+
+    async def announced(self) -> None:
+        """Wait until every other process has dropped what was invalidated here so far, or cannot be told."""
+        await self.invalidations.announced()
+
+    async def find(self, key: CacheKey, tags: Sequence[str]) -> tuple[Entry | None, Stamp | None]:
+        """A fresh page that another process stored, and the time before a fetch in case there is none.
+
+        Args:
+            key: of the page.
+            tags: those of the page that are known beforehand; of which one is invalidated whenever one of the page's.
+
+        Returns:
+            The page, None when there is none that may be served; the stamp for `offer`, None when nothing may be
+            stored either.
+        """
+        if not self._in_touch():
+            return None, None
+        name = self._name(key)
+        try:
+            sealed, (now, latest) = await asyncio.gather(
+                self._link.call("GET", name), self.invalidations.clock.read(tags)
+            )
+            if sealed is None:
+                self.counts["miss"] += 1
+                return None, now
+            decoded = self._codec.decode(key, self.rules, sealed, self._clock())
+            if isinstance(decoded, Unusable):
+                self.counts[decoded.value] += 1
+                return None, now
+            entry, stamp = decoded
+            if stamp.epoch == now.epoch and latest > stamp.generation:
+                # Some page with such tags was dropped: was it this one?
+                now, latest = await self.invalidations.clock.read(entry.tags)
+            if stamp.epoch != now.epoch or latest > stamp.generation:
+                self.counts["void"] += 1
+                return None, now
+        except SharedStoreError:
+            self.counts["failed"] += 1
+            return None, None
+        if self._clock() >= entry.fresh_until:
+            self.counts["stale"] += 1
+            return None, now
+        self.counts["hit"] += 1
+        return entry, now
+
+    def offer(self, entry: Entry, stamp: Stamp) -> None:
+        """Give a page to the others, behind the answer.
+
+        Args:
+            entry: the page.
+            stamp: what `find` said before it was fetched.
+        """
+        size = len(entry.body)
+        if size > self._max_page_bytes or self._under_way + size > _UNDER_WAY or self._link.fault is not None:
+            self.counts["not-stored"] += 1
+            return
+        self._under_way += size
+        task = asyncio.ensure_future(self._put(entry, stamp))
+        self._putting.add(task)
+        task.add_done_callback(self._putting.discard)
+
+    async def drain(self) -> None:
+        """Wait for pages on their way."""
+        await asyncio.gather(*self._putting, return_exceptions=True)
+
+    async def _put(self, entry: Entry, stamp: Stamp) -> None:
+        rules, name = self.rules, self._name(entry.key)
+        try:
+            seconds = min(entry.fresh_until - self._clock(), LONGEST)
+            if len(entry.body) > _LARGE:
+                sealed = await asyncio.to_thread(self._codec.encode, entry, rules, stamp)
+            else:
+                sealed = self._codec.encode(entry, rules, stamp)
+            if sealed is None or seconds <= 0:
+                self.counts["not-stored"] += 1
+                return
+            await self._link.call(
+                *("SET", name, sealed, "PX", max(1, int(seconds * 1000))),
+                patience=self._link.options.connect_timeout,
+            )
+            self.counts["stored"] += 1
+        except SharedStoreError:
+            self.counts["not-stored"] += 1
+        finally:
+            self._under_way -= len(entry.body)
+
+    def _name(self, key: CacheKey) -> str:
+        return f"{self._namespace}:page:{self._codec.name(key, self.rules)}"

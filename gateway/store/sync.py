@@ -1,0 +1,153 @@
+"""The clock that processes share: a count of invalidations in the shared store, and who has been told.
+
+One hash holds the epoch, the generation and, for each tag, the generation that dropped it last; scripts change it in
+one step. **It is all or nothing**: a server that was restarted, has taken over from another or has evicted the hash
+begins a new epoch, for it may have forgotten invalidations; with the old epoch everything stored under it is void. The
+same when the hash has grown too large. So no snapshot, no failover and no eviction can bring back a page.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.core.invalidation import EVERYTHING
+from gateway.pipeline.ports import Stamp
+from gateway.shared.link import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.shared.link import Link
+
+# So many tags are remembered before a new epoch begins.
+TAGS_REMEMBERED: Final = 50_000
+
+_PRELUDE: Final = f"""#!lua flags=allow-oom
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local state = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'generation')
+if state[1] ~= run or not state[2] or not state[3] or redis.call('HLEN', KEYS[1]) > {TAGS_REMEMBERED} then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', ARGV[1], 'generation', 0)
+  state = {{run, ARGV[1], '0'}}
+end
+"""
+_READ: Final = Script(
+    _PRELUDE
+    + """
+local fields = {}
+for place = 2, #ARGV do fields[place - 1] = 't:' .. ARGV[place] end
+local found = redis.call('HMGET', KEYS[1], unpack(fields))
+local latest = 0
+for _, value in ipairs(found) do
+  if value and tonumber(value) > latest then latest = tonumber(value) end
+end
+return {state[2], tonumber(state[3]), latest}
+"""
+)
+_ANNOUNCE: Final = Script(
+    _PRELUDE
+    + """
+local generation = redis.call('HINCRBY', KEYS[1], 'generation', 1)
+for place = 3, #ARGV do redis.call('HSET', KEYS[1], 't:' .. ARGV[place], generation) end
+local told = redis.call('SPUBLISH', KEYS[2], state[2] .. ' ' .. generation .. ' ' .. ARGV[2])
+return {state[2], generation, told}
+"""
+)
+_BEAT: Final = Script(
+    _PRELUDE
+    + """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[4]))
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+local members = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local parts = {state[2], state[3], ARGV[3]}
+for place = 1, #members, 2 do
+  parts[#parts + 1] = members[place]
+  parts[#parts + 1] = string.format('%d', now - tonumber(members[place + 1]))
+end
+redis.call('SPUBLISH', KEYS[3], table.concat(parts, ' '))
+return 1
+"""
+)
+
+
+class SharedClock:
+    """The scripts, by what they are for.
+
+    Args:
+        link: the way to the store.
+        namespace: this gateway's part of it.
+        process: the name of this process among the others: no spaces.
+    """
+
+    def __init__(self, link: Link, namespace: str, process: str) -> None:
+        self._link: Final = link
+        self.process: Final = process
+        self.key: Final = f"{{{namespace}}}:sync"
+        self._members: Final = f"{{{namespace}}}:members"
+        self.channel: Final = f"{{{namespace}}}:invalidations"
+
+    def channel_of(self, process: str) -> str:
+        """Where one process is told what concerns it alone."""
+        return f"{self.channel}:{process}"
+
+    async def read(self, tags: Sequence[str]) -> tuple[Stamp, int]:
+        """Now, and when one of the tags was last invalidated, both in the epoch of the stamp.
+
+        Raises:
+            SharedStoreError: not known.
+        """
+        answer = await self._link.run(_READ, [self.key], _new_epoch(), EVERYTHING, *tags)
+        epoch, generation, latest = answer
+        return Stamp(epoch.decode(), int(generation)), int(latest)
+
+    async def announce(self, message: bytes, tags: Sequence[str]) -> int:
+        """Invalidate tags for everybody.
+
+        Args:
+            message: what processes are told beside the generation.
+            tags: what is void from now on.
+
+        Returns:
+            How many processes are being told.
+
+        Raises:
+            SharedStoreError: perhaps nobody.
+        """
+        answer: list[Any] = await self._link.run(_ANNOUNCE, [self.key, self.channel], _new_epoch(), message, *tags)
+        return int(answer[2])
+
+    async def beat(self, nonce: str, *, forget_after: float) -> None:
+        """Say that this process is there; the answer comes on its channel, behind all that was announced before.
+
+        Args:
+            nonce: comes back; no spaces.
+            forget_after: seconds after which a silent process is none any more.
+
+        Raises:
+            SharedStoreError: not said.
+        """
+        keys = [self.key, self._members, self.channel_of(self.process)]
+        await self._link.run(_BEAT, keys, _new_epoch(), self.process, nonce, int(forget_after * 1000))
+
+    async def send(self, channel: str, message: bytes) -> None:
+        """Tell whoever listens on a channel.
+
+        Raises:
+            SharedStoreError: not told.
+        """
+        await self._link.call("SPUBLISH", channel, message)
+
+    async def leave(self) -> None:
+        """This process is none of them any more.
+
+        Raises:
+            SharedStoreError: not said.
+        """
+        await self._link.call("ZREM", self._members, self.process)
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)

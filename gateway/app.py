@@ -17,6 +17,7 @@ from gateway import __version__, assembly, sharing
 from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
+from gateway.edge.crowd import Crowd
 from gateway.edge.deadlines import Wheel
 from gateway.edge.drain import drain
 from gateway.edge.listeners import Listener, open_tcp
@@ -94,7 +95,7 @@ class Gateway:
             max_filling_bytes=settings.cache.max_bytes,
             shared=None if self.sharing is None else self.sharing.pages,
         )
-        self.wheel: Final = Wheel(assembly.deadlines(settings))
+        self.wheel: Final = Wheel(assembly.deadlines(settings), Crowd(assembly.capacity(settings)))
         self.metrics: Final = Metrics(__version__)
         self.reloader: Final = Reloader(self, source, clock)
         self._access: Final = AccessLog(self.metrics, sample=settings.log.access_sample)
@@ -179,6 +180,7 @@ class Gateway:
                 limits=assembly.limits(settings),
             )
         self.wheel.adopt(assembly.deadlines(settings))
+        self.wheel.crowd.adopt(assembly.capacity(settings))
         self._access.sample = settings.log.access_sample
         if old.log.level != settings.log.level:
             configure(level=settings.log.level, style=settings.log.format)

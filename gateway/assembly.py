@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import resource
+import sys
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.core.cf_routes import CLOUD_FOUNDRY
@@ -10,6 +12,7 @@ from gateway.core.claims import ClaimPolicy
 from gateway.core.forwarding import TrustedProxies
 from gateway.core.model import Fields
 from gateway.core.routes import RouteTable
+from gateway.edge.crowd import Capacity
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.receive import Limits
 from gateway.identity.assemble import Identity
@@ -22,6 +25,10 @@ from gateway.upstream.origins import Origins
 if TYPE_CHECKING:
     from gateway.pipeline.ports import Upstream
     from gateway.settings import Settings
+
+# Descriptors that are not for clients, beside connections to the controller: listeners, keys, the operator, the loop.
+_SPARE: Final = 128
+_FEWEST: Final = 16
 
 
 def route_table(settings: Settings) -> RouteTable:
@@ -64,6 +71,16 @@ def deadlines(settings: Settings) -> Deadlines:
 def prefix(settings: Settings) -> str:
     """The path of the public URL, "" for none."""
     return urlsplit(settings.public_url).path.rstrip("/")
+
+
+def capacity(settings: Settings) -> Capacity:
+    """How many clients may be connected: as many as is set, and as the process has descriptors for."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    descriptors = max(soft - settings.upstream.connections - _SPARE, _FEWEST) if soft >= 0 else sys.maxsize
+    listen = settings.listen
+    return Capacity(
+        min(listen.max_connections, descriptors), listen.max_connections_per_address, trusted_proxies(settings)
+    )
 
 
 def trusted_proxies(settings: Settings) -> TrustedProxies:

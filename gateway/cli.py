@@ -7,6 +7,7 @@ settings or arguments, 3 an address in use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from contextlib import contextmanager
@@ -70,10 +71,20 @@ def run(config: Config) -> None:
 
     settings = _settings(config)
     _refuse_leaks(config, settings)
+    _take_all_descriptors()
     configure(level=settings.log.level, style=settings.log.format)
     with _faulty_keys(config):
         gateway = Gateway(settings, source=lambda: load(config))
     _serve(gateway.run())
+
+
+def _take_all_descriptors() -> None:
+    """Raise the number of files that may be open as far as is allowed; every connection takes one."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @app.command()

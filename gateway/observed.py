@@ -148,7 +148,7 @@ def _edge(gateway: Gateway) -> None:
     observe(
         "gateway_connections_ended_total",
         "Connections of clients that the gateway ended, by why: idle, head-timeout, head-too-large, content-stalled, "
-        "answer-stalled, request-timeout (docs/edge.md).",
+        "answer-stalled, request-timeout; or turned away: full, address-full (docs/edge.md).",
         lambda: wheel.endings,
         "reason",
     )

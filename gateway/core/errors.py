@@ -40,6 +40,7 @@ class Reason(Enum):
     UPSTREAM_BODY_TOO_LARGE = "upstream-body-too-large"
     BREAKER_OPEN = "breaker-open"
     DRAINING = "draining"
+    TOO_MANY_CONNECTIONS = "too-many-connections"
     INTERNAL = "internal"
 
 
@@ -90,6 +91,7 @@ ERRORS: Final[dict[Reason, CFError]] = {
         503, 10015, "CF-ServiceUnavailable", "The Cloud Controller is failing; try again later"
     ),
     Reason.DRAINING: CFError(503, 10015, "CF-ServiceUnavailable", "The gateway is shutting down"),
+    Reason.TOO_MANY_CONNECTIONS: CFError(503, 10015, "CF-ServiceUnavailable", "There are too many connections"),
     Reason.INTERNAL: CFError(500, 10001, "UnknownError", "An unknown error occurred."),
 }
 

@@ -17,7 +17,6 @@ import struct
 import sys
 import termios
 from dataclasses import dataclass
-from enum import Enum
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -25,29 +24,19 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.core.errors import Denial, Reason
-from gateway.edge.receive import StalledError
-from gateway.edge.refusal import plain
+from gateway.edge.receive import StalledError, peer_of
+from gateway.edge.refusal import Ending, plain
 
 if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.streams import StreamReader
 
+    from gateway.edge.crowd import Crowd
     from gateway.edge.receive import Upload
 
 _SLOTS: Final = 8  # parts of a turn; each tick looks at the connections of one
 _TURN: Final = 1.0
 _PRECISION: Final = 4  # a turn is at most this part of the shortest deadline
-
-
-class Ending(Enum):
-    """Why the gateway ended a connection; the closed `reason` label of `gateway_connections_ended_total`."""
-
-    IDLE = "idle"
-    HEAD_TIMEOUT = "head-timeout"
-    HEAD_TOO_LARGE = "head-too-large"
-    CONTENT_STALLED = "content-stalled"
-    ANSWER_STALLED = "answer-stalled"
-    REQUEST_TIMEOUT = "request-timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +102,16 @@ class Wheel:
 
     Args:
         deadlines: how long clients may take.
+        crowd: who is connected.
 
     Attributes:
         endings: how many connections were ended for each reason.
         now: seconds of its own clock.
-        hurry: closes idle connections after one turn, to make room for others.
     """
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, crowd: Crowd) -> None:
         self.adopt(deadlines)
+        self.crowd: Final = crowd
         self._slots: Final[tuple[set[Watched], ...]] = tuple(set() for _ in range(_SLOTS))
         self._swept: Final = [0.0] * _SLOTS
         self._next = 0
@@ -129,7 +119,6 @@ class Wheel:
         self._ticked = 0.0
         self.endings: Final = dict.fromkeys((ending.value for ending in Ending), 0)
         self.now = 0.0
-        self.hurry = False
 
     def __len__(self) -> int:
         return sum(map(len, self._slots))
@@ -159,9 +148,9 @@ class Wheel:
         self.endings[ending.value] += 1
 
     def idle_limit(self, *, fresh: bool) -> float:
-        """How long a connection may wait for a request to begin; 0 for ever."""
+        """How long a connection may wait for a request to begin; 0 for ever, and one turn when room is wanted."""
         deadlines = self.deadlines
-        limits = (deadlines.keepalive, deadlines.head if fresh else 0.0, self._turn if self.hurry else 0.0)
+        limits = (deadlines.keepalive, deadlines.head if fresh else 0.0, self._turn if self.crowd.crowded else 0.0)
         return min((limit for limit in limits if limit > 0), default=0.0)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -184,6 +173,7 @@ class _NoTimer:
         pass
 
 
+_SOON: Final = (("Retry-After", "1"),)
 _NO_TIMER: Final = cast("asyncio.Handle", _NoTimer())
 
 
@@ -200,6 +190,7 @@ class Watched(RequestHandler):
     """
 
     __slots__ = (
+        "_address",
         "_begun",
         "_content",
         "_counted",
@@ -222,6 +213,7 @@ class Watched(RequestHandler):
         self._keepalive_handle = _NO_TIMER
         self._wheel: Final = wheel
         self._max_head_bytes: Final = max_head_bytes
+        self._address: str | None = None
         self._wire: asyncio.Transport | None = None  # aiohttp forgets a transport that has yet to flush
         self._content: StreamReader = EMPTY_PAYLOAD
         self._counted = 0
@@ -237,15 +229,30 @@ class Watched(RequestHandler):
         self.answering: asyncio.Timeout | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve and to watch it."""
+        """Begin to serve and to watch it, or turn it away."""
+        address = peer_of(transport)[0]
+        turned_away = self._wheel.crowd.enter(address)
+        if turned_away is not None:
+            self._wheel.ended(turned_away)
+            self._turn_away(transport)
+            return
+        self._address = address
         super().connection_made(transport)
         if isinstance(transport, asyncio.Transport):
             self._wire = transport
         self._wheel.add(self)
 
+    def _turn_away(self, transport: asyncio.BaseTransport) -> None:
+        self._close, self._manager = True, None  # to aiohttp it has been lost already
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(plain(Denial(Reason.TOO_MANY_CONNECTIONS, fields=_SOON)))
+        transport.close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
-        self._wire = None
+        if self._address is not None:
+            self._wheel.crowd.leave(self._address)
+        self._wire = self._address = None
         self._wheel.discard(self)
         super().connection_lost(exc)
 

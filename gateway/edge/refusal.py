@@ -1,10 +1,11 @@
-"""Answers to what is no request: raw bytes for a connection that is refused or was waited for too long.
+"""Why connections are ended, and answers to what is no request: raw bytes, after which the connection closes.
 
 Nothing of them depends on what the client sent, so nothing of it can be reflected.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,19 @@ from gateway.core.errors import render
 
 if TYPE_CHECKING:
     from gateway.core.errors import Denial
+
+
+class Ending(Enum):
+    """Why the gateway ended a connection; the closed `reason` label of `gateway_connections_ended_total`."""
+
+    IDLE = "idle"
+    HEAD_TIMEOUT = "head-timeout"
+    HEAD_TOO_LARGE = "head-too-large"
+    CONTENT_STALLED = "content-stalled"
+    ANSWER_STALLED = "answer-stalled"
+    REQUEST_TIMEOUT = "request-timeout"
+    FULL = "full"  # turned away: too many connections in all
+    ADDRESS_FULL = "address-full"  # turned away: too many from its address
 
 
 def plain(denial: Denial) -> bytes:

@@ -215,6 +215,7 @@ class Server(web.Server):
         self._prefix, self._limits = prefix, limits
         self._max_head_bytes = limits.max_line_bytes + limits.max_header_bytes + _HEAD_SLACK
         self._kwargs |= {"max_line_size": limits.max_line_bytes, "max_field_size": limits.max_header_bytes}
+        self._kwargs["max_headers"] = limits.max_header_count
         if self._lane is not None:
             self._lane.adopt(QuickHeads(limits, strict_api=self._strict_api, prefix=prefix))
 

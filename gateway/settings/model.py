@@ -44,6 +44,11 @@ class Listen(Section):
     """How many connections may wait to be accepted."""
     keepalive: Duration = 75.0
     """How long a connection without requests is kept."""
+    max_connections: Count = 10_000
+    """The most connections at once, as far as the process may open as many files; further ones get a 503. From seven \
+eighths of it on, idle connections are closed after a second."""
+    max_connections_per_address: Count | None = None
+    """The most from one IPv4 address or IPv6 /64, `trusted_proxies` excepted; further ones get a 503."""
 
 
 class Admin(Section):

@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Which tests: without those that need Debian packages. `.ci/run` has the packages and runs all.
 SELECT ?= -m 'not debian'
 
-.PHONY: install tools demo test unit lint format docs bench lock clean
+.PHONY: install tools demo test unit lint format docs bench bench-quick lock clean
 
 install: .venv/.installed
 
@@ -54,9 +54,12 @@ docs: install
 	$(BIN)/gateway schema > config/schema.json
 	$(BIN)/python -m grafana.generate
 
-# Beside nginx and HAProxy, which have to be installed (Debian: nginx-light haproxy wrk).
-bench: install
+# Beside nginx, HAProxy, Envoy, FastAPI and bare aiohttp (Debian: nginx-light haproxy wrk); names what is missing.
+bench: tools
 	$(BIN)/python bench/run.py
+
+bench-quick: tools
+	$(BIN)/python bench/run.py --quick
 
 COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host pyproject.toml

@@ -78,6 +78,7 @@ class Gateway:
         self.pages: Final = self.store if self.sharing is None else self.sharing.pages
         announce = None if self.sharing is None else self.sharing.invalidations.announce
         self.inspector: Final = Inspector(self.store, clock, announce)
+        self.compressor: Final = assembly.compressor(settings, self.store)
         self.origins: Final = assembly.origins(settings, self.client)
         self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
@@ -197,6 +198,7 @@ class Gateway:
             budget=self.budget,
             drift=self.drift if self.settings.cache.drift_sample else None,
             debug_scopes=frozenset(self.settings.debug.scopes_any),
+            encoder=self.compressor if self.compressor.codings else None,
         )
 
     async def stop(self, *, linger: float = 0.0) -> None:
@@ -218,6 +220,7 @@ class Gateway:
             async with asyncio.timeout_at(loop.time() if self._hurry.is_set() else until):
                 await self.pipeline.drain()
         self.metrics.loop_lag.stop()
+        await self.compressor.stop()
         if self.origins is not None:
             await self.origins.stop()
         await self.probe.stop()

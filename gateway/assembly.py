@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from gateway.identity.assemble import Identity
 from gateway.limits.memory import MemoryCounters
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.outgoing import Outgoing
+from gateway.store.compression import Compressor
 from gateway.store.memory import MemoryStore
 from gateway.upstream.origins import Origins
 
@@ -111,6 +113,12 @@ def store(settings: Settings) -> MemoryStore:
     return MemoryStore(
         max_bytes=cache.max_bytes, max_entry_bytes=cache.max_entry_bytes, max_domain_share=cache.max_domain_share
     )
+
+
+def compressor(settings: Settings, pages: MemoryStore) -> Compressor:
+    """What makes encoded forms of pages; none where there are no codings."""
+    given = settings.cache.compression
+    return Compressor(pages, codings=given.encodings, min_bytes=given.min_bytes, seconds=time.perf_counter)
 
 
 def origins(settings: Settings, upstream: Upstream) -> Origins | None:

@@ -17,6 +17,7 @@ def observe_parts(gateway: Gateway) -> None:
     """Expose the state of every part of a gateway through its metrics."""
     observe = gateway.metrics.observe
     _cache(gateway)
+    _compression(gateway)
     pipeline = gateway.pipeline
     jobs = pipeline.writes.jobs
     observe("gateway_jobs_watched", "Jobs that the gateway asks for until they are over.", lambda: len(jobs))
@@ -104,6 +105,29 @@ def _cache(gateway: Gateway) -> None:
     )
     observe(
         "gateway_cache_drift_age_seconds_total", "The ages of the pages that differed, added up.", lambda: drift.age
+    )
+
+
+def _compression(gateway: Gateway) -> None:
+    observe, compressor = gateway.metrics.observe, gateway.compressor
+    observe(
+        "gateway_cache_compressions_total",
+        "Encoded forms of pages that clients would have liked, by what came of it: made, not-worth-it (hardly "
+        "smaller), no-room (in the cache), overtaken (the page went first), crowded (too many wait).",
+        lambda: compressor.results,
+        ("coding", "result"),
+    )
+    observe(
+        "gateway_cache_compression_seconds_total",
+        "Time spent making encoded forms, beside the event loop.",
+        lambda: compressor.seconds,
+        "coding",
+    )
+    observe(
+        "gateway_cache_compression_bytes_total",
+        "Bytes of pages that were encoded (in) and of their encoded forms (out).",
+        lambda: compressor.sizes,
+        ("coding", "side"),
     )
 
 

@@ -42,8 +42,8 @@ def mint_etag(body: bytes) -> str:
     return f'"{blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()}"'
 
 
-def not_modified(if_none_match: Sequence[str], etag: str) -> bool:
-    """Whether a client that sent these If-None-Match lines holds the page with this entity-tag.
+def matching(if_none_match: Sequence[str], etags: Sequence[str]) -> str | None:
+    """Which of a page's entity-tags a client that sent these If-None-Match lines holds; None for none of them.
 
     For pages of mode `policy`, whose entity-tags the gateway mints. "*" is not a match: it names no page the client
     could hold, and the controller, which knows no preconditions, answers it in full (recordings: protocol-022;
@@ -51,15 +51,17 @@ def not_modified(if_none_match: Sequence[str], etag: str) -> bool:
 
     Args:
         if_none_match: the field lines in wire order.
-        etag: the page's entity-tag as it is sent.
+        etags: of all representations that would answer the request, as they are sent, the best first.
     """
     if not if_none_match:
-        return False
-    if len(if_none_match) == 1 and if_none_match[0] == etag:
-        return True
-    held = entity_tag(etag)
+        return None
+    if len(if_none_match) == 1 and if_none_match[0] in etags:
+        return if_none_match[0]
     tags = entity_tags(if_none_match)
-    return held is not None and tags is not ANY and any(weak_match(tag, held) for tag in tags)
+    if tags is ANY:
+        return None
+    known = {tag.opaque for tag in tags}  # weak comparison: whether either is weak does not count
+    return next((etag for etag in etags if (held := entity_tag(etag)) is not None and held.opaque in known), None)
 
 
 def evaluate(method: str, request: Fields, stored: Fields, now: float) -> Precondition:

@@ -7,32 +7,31 @@ satisfied by `fulfil`, which calls `decide` again; the exchange continues at the
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway.core import bearer
-from gateway.core.cache_status import render as cache_status
-from gateway.core.conditional import not_modified
 from gateway.core.early import refresh_early
-from gateway.core.errors import Denial, Reason, is_v3, render
+from gateway.core.errors import Denial, Reason, render
 from gateway.core.fields import cache_control
 from gateway.core.keys import CacheKey, accept_class, canonical_query, shareable_query
-from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principal
+from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Principal
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline import origin
 from gateway.pipeline.admission import FREE, Admission
 from gateway.pipeline.entry import CLOCK_SKEW, Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
+from gateway.pipeline.representation import from_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.fields import Directives
-    from gateway.core.model import RequestHead, VisibilityDomain
+    from gateway.core.model import VisibilityDomain
     from gateway.pipeline.budget import Budget
     from gateway.pipeline.drift import Drift
+    from gateway.pipeline.representation import Encoder
 
 
 def _never() -> float:
@@ -52,6 +51,7 @@ class Policy:
         admission: rate limits, None for none.
         budget: what the controller's own limits leave, None when nobody looks.
         debug_scopes: who has one of these and sends `Gateway-Debug: 1` is told the decision in a field of the answer.
+        encoder: makes encoded forms of pages, None when there are none.
         drift: samples hits whose page is compared with the controller's answer of now, None for none.
     """
 
@@ -62,6 +62,7 @@ class Policy:
     chance: Callable[[], float] = _never
     admission: Admission | None = None
     budget: Budget | None = None
+    encoder: Encoder | None = None
     drift: Drift | None = None
     debug_scopes: frozenset[str] = frozenset()
 
@@ -272,18 +273,16 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
     if entry is None:
         return None
     if known is None or known.policy is not policy or exchange.verdict is not Verdict.HIT:
-        return from_entry(exchange, entry, policy.cache_name, now)
+        return from_entry(exchange, entry, policy, now)
     # Two answers from one page to one head differ in whole seconds alone.
     age, ttl, reply = int(now - entry.stored_at), int(entry.fresh_until - now), known.reply
     if reply is None or known.entry is not entry or known.age != age or known.ttl != ttl:
-        reply = from_entry(exchange, entry, policy.cache_name, now)
+        reply = from_entry(exchange, entry, policy, now)
         known.served(entry, age, ttl, reply, now)
     return reply
 
 
 _READS: Final = frozenset({"GET", "HEAD"})
-# The controller's framework ignores such an Accept, since browsers mean nothing by it.
-_LIKE_A_BROWSER: Final = re.compile(r",\s*\*/\*|\*/\*\s*,")
 _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
@@ -291,64 +290,6 @@ STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, a
 _AUTHENTICATE: Final = STEPS.index(authenticate)
 _LOOKUP: Final = STEPS.index(lookup)
 _ADMIT: Final = STEPS.index(admit)
-
-
-def from_entry(exchange: Exchange, entry: Entry, cache_name: str, now: float, *, fields: Fields | None = None) -> Reply:
-    """Render a stored page as the answer to this request: Age, Cache-Status, and 304 where it suffices.
-
-    Args:
-        exchange: the request; its verdict says how the page came to be served.
-        entry: the page, of the exchange's own domain.
-        cache_name: name in Cache-Status.
-        now: epoch seconds.
-        fields: those of the controller's answer to this very request, None to repeat the stored ones.
-    """
-    own = entry.fields if fields is None else fields
-    extra = [("ETag", entry.etag), ("Cache-Status", describe(exchange, cache_name, ttl=entry.fresh_until - now))]
-    if exchange.verdict in _SERVED:
-        extra.append(("Age", str(max(0, int(now - entry.stored_at)))))
-    if fields is None and _echoes_accept(exchange.head):
-        extra.append(("Vary", "Accept"))
-    if not_modified(exchange.head.fields.get_all("if-none-match"), entry.etag):
-        return Reply(304, Fields([*extra, *(("Vary", value) for value in own.get_all("vary"))]))
-    answer = own.plus(*extra)
-    if exchange.head.method == "HEAD":
-        return Reply(200, answer.plus(("Content-Length", str(len(entry.body)))))
-    return Reply(200, answer, entry.body)
-
-
-def _echoes_accept(head: RequestHead) -> bool:
-    """Whether the controller would say `Vary: Accept` (controller.md §4; recordings: protocol-058, protocol-060)."""
-    accept = head.fields.combined("accept")
-    return bool(accept) and is_v3(head.target.path) and not _LIKE_A_BROWSER.search(accept or "")
-
-
-def describe(exchange: Exchange, cache_name: str, *, ttl: float | None = None) -> str:
-    """The Cache-Status member of this exchange (RFC 9211)."""
-    seconds = None if ttl is None else int(ttl)
-    detail = exchange.bypass.value if exchange.bypass else exchange.detail
-    match exchange.verdict:
-        case Verdict.HIT | Verdict.STALE if exchange.fwd_status is None and exchange.detail is None:
-            return cache_status(cache_name, hit=True, ttl=seconds)
-        case Verdict.HIT | Verdict.STALE:
-            return cache_status(cache_name, fwd="stale", fwd_status=exchange.fwd_status, ttl=seconds, detail=detail)
-        case Verdict.REVALIDATED:
-            return cache_status(
-                cache_name, fwd="request", fwd_status=exchange.fwd_status, stored=exchange.stored, ttl=seconds
-            )
-        case Verdict.MISS | Verdict.COLLAPSED:
-            return cache_status(
-                cache_name,
-                fwd="miss" if exchange.entry is None else "stale",
-                fwd_status=exchange.fwd_status,
-                stored=exchange.stored,
-                collapsed=exchange.collapsed,
-                ttl=seconds,
-                detail=detail,
-            )
-        case Verdict.BYPASS | Verdict.NONE:
-            method = exchange.bypass is Bypass.METHOD
-            return cache_status(cache_name, fwd="method" if method else "bypass", detail=None if method else detail)
 
 
 def _bypass(exchange: Exchange) -> Bypass | None:

@@ -16,7 +16,7 @@ from gateway.core.invalidation import tags_of_page
 from gateway.core.routes import CacheMode
 from gateway.core.rows import tags_of_content
 from gateway.pipeline.collapse import Collapse
-from gateway.pipeline.decide import Fetch, FetchKeys, decide, describe, forgiving, from_entry, refuse
+from gateway.pipeline.decide import Fetch, FetchKeys, decide, forgiving, refuse
 from gateway.pipeline.decision import DEBUG_FIELD, asks_why, debug_field
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
@@ -24,6 +24,7 @@ from gateway.pipeline.failures import denial_for, stale_for
 from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
+from gateway.pipeline.representation import describe, from_entry
 from gateway.pipeline.second_level import Fill, announced, find
 from gateway.pipeline.transform import (
     Page,
@@ -211,7 +212,7 @@ class Pipeline:
                 exchange.stored = False
                 exchange.verdict = exchange.verdict if joined else Verdict.HIT
             own = None if joined or fill.shared else own_fields(fill.page)
-            return from_entry(exchange, fill.entry, self.policy.cache_name, self._clock(), fields=own)
+            return from_entry(exchange, fill.entry, self.policy, self._clock(), fields=own)
         if fill.page.status in _FAILURES:
             stale = self._stale_if_error(exchange, Stale.STATUS, fill.page.status)
             if stale is not None:
@@ -267,6 +268,7 @@ class Pipeline:
             tags = tags_of_content(route, exchange.head.target, body)
             tags += groups_of(response.head.fields, request.fields.get("host") or "")
             entry = await mint(page, key, route.cache, tags, arrived, fetch_seconds=arrived - started)
+            entry = entry.like(self.policy.store.peek(key))
             why_not = self.policy.store.put(entry, generation=generation)
         return Fill(page, entry if why_not is None else None, why_not, arrived - started)
 
@@ -281,7 +283,7 @@ class Pipeline:
         if not isinstance(entry, Entry) or entry.key != exchange.key or now >= entry.error_until:
             return None
         exchange.stand_in(reason, status)
-        return from_entry(exchange, entry, self.policy.cache_name, now)
+        return from_entry(exchange, entry, self.policy, now)
 
     def _refresh_behind(self, exchange: Exchange) -> None:
         """Fetch the page of a hit anew, unless that is under way."""

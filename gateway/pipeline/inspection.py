@@ -221,7 +221,9 @@ class Inspector:
             return found | {
                 "etag": entry.etag,
                 "fields": [list(pair) for pair in entry.fields],
+                "status": entry.status,
                 "bytes": len(entry.body),
+                "encoded": {one.coding: None if one.body is None else len(one.body) for one in entry.encoded},
                 "fetch_seconds": round(entry.fetch_seconds, 3),
             }
         variants = [

@@ -85,6 +85,9 @@ class PageStore(Protocol):
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key and domain, or None."""
 
+    def peek(self, key: CacheKey) -> Stored | None:
+        """The same, without counting as a hit."""
+
     def put(self, entry: Stored, *, generation: int) -> str | None:
         """Store an entry unless one of its tags was invalidated after `generation`.
 

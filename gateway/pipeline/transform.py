@@ -147,7 +147,7 @@ async def mint(
     fresh_until = now + rule.ttl
     fields = without_byte_exact(forwarding.cacheable_fields(page.fields))
     if not is_v3(key.path):
-        # On v3 it depends on who asks (decide.from_entry).
+        # On v3 it depends on who asks (representation.from_entry).
         fields = fields.plus(*(("Vary", value) for value in page.fields.get_all("vary")))
     return Entry(
         key=key,
@@ -160,4 +160,5 @@ async def mint(
         error_until=fresh_until + rule.stale_if_error,
         tags=tags,
         fetch_seconds=fetch_seconds,
+        transformable=not cache_control(page.fields.get_all("cache-control")).no_transform,
     )

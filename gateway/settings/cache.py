@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import MIB, Ratio, ReadError, Scalar, Size, format_size
+from gateway.settings.scalars import KIB, MIB, Ratio, ReadError, Scalar, Size, format_size
 from gateway.settings.section import Section
 
 _PERCENT: Final = re.compile(r"(100|[1-9]?[0-9])%")
@@ -40,6 +40,20 @@ Percent = Annotated[
 ]
 
 
+class Compression(Section):
+    """Encoded forms of stored pages, for clients that take them; made once a page, beside the requests."""
+
+    encodings: tuple[Literal["zstd", "br", "gzip"], ...] = ("zstd", "br", "gzip")
+    """Which content codings are made of pages of mode `policy`, the preferred first; an empty list makes none."""
+    min_bytes: Size = 2 * KIB
+    """Smaller pages are sent as they are."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A coding given twice."""
+        if len(set(self.encodings)) < len(self.encodings):
+            yield Problem(("encodings",), "each coding once", ", ".join(self.encodings))
+
+
 class Cache(Section):
     """The page cache of the process."""
 
@@ -53,6 +67,9 @@ several principals share are not counted."""
     drift_sample: Ratio = 0.0
     """The share of hits whose page is fetched anew behind the answer and compared, one at a time: `0.001` is one of \
 a thousand. What differs had changed past this gateway; `gateway_cache_drift_checks_total` counts it."""
+
+    compression: Compression = Compression()
+    """Encoded forms of stored pages."""
 
     def problems(self) -> Iterator[Problem]:
         """A page that could never fit."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from gateway.core.fields import cache_control
 from gateway.core.model import Fields
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.ports import Stamp
@@ -127,9 +128,10 @@ class PageCodec:
             return Unusable.KEY
         if record.stored_at > now + CLOCK_SKEW:
             return Unusable.CLOCK
+        fields = Fields(record.fields)
         entry = Entry(
             key=key,
-            fields=Fields(record.fields),
+            fields=fields,
             body=record.body,
             etag=record.etag,
             stored_at=min(record.stored_at, now),
@@ -138,5 +140,6 @@ class PageCodec:
             error_until=record.error_until,
             tags=record.tags,
             fetch_seconds=record.fetch_seconds,
+            transformable=not cache_control(fields.get_all("cache-control")).no_transform,
         )
         return entry, Stamp(record.epoch, record.generation)

@@ -91,6 +91,10 @@ class SharedPages:
             return found
         return self._aged(found)
 
+    def peek(self, key: CacheKey) -> Stored | None:
+        """What is stored here under exactly this key, without counting as a hit."""
+        return self.local.peek(key)
+
     def generation(self, tags: Iterable[str]) -> int:
         """When one of `tags` was last invalidated, on the clock of this process."""
         return self.local.generation(tags)

@@ -39,6 +39,7 @@ GROUPS = (
 GONE = {"connection", "content-length", "keep-alive", "transfer-encoding", "x-user-guid"}
 # Of the one exchange that brought the page, so not of a page that is served again.
 GONE_FROM_PAGES = {"x-b3-spanid", "x-b3-traceid", "x-runtime", "x-vcap-request-id"}
+CHOICE = ("Vary", "Accept-Encoding")  # of a page that is sent encoded to who asks for that
 # The gateway's own: RFC 9110 §7.6.3, §6.6.1; RFC 9211; framing; validators of a page.
 MADE = {"age", "cache-status", "connection", "content-length", "date", "etag", "transfer-encoding", "via"}
 # The gateway's own beside an error of the gateway's own.
@@ -386,6 +387,8 @@ def differences(recorded: Recorded, result: Result) -> Iterator[str]:
         # The security fields of the controller's web framework mean nothing to API clients.
         wanted = [pair for pair in wanted if pair[0].lower() == "content-type"]
     got = [(name, value) for name, value in result.fields if name.lower() not in made or (name, value) in wanted]
+    if result.is_page and CHOICE in got:
+        got.remove(CHOICE)
     if sorted(wanted) != sorted(got):
         yield f"fields {sorted(set(got) - set(wanted))}, recorded {sorted(set(wanted) - set(got))}"
 

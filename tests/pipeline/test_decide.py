@@ -14,10 +14,11 @@ from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Fields, Principa
 from gateway.core.routes import Access, CacheMode, CacheRule, RouteOverride, RouteTable, Share
 from gateway.core.target import parse
 from gateway.core.visibility import make_principal
-from gateway.pipeline.decide import Fetch, FetchKeys, Outcome, Policy, decide, describe
+from gateway.pipeline.decide import Fetch, FetchKeys, Outcome, Policy, decide
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Verdict
 from gateway.pipeline.ports import KeyUnknown, Rejected
+from gateway.pipeline.representation import describe
 from gateway.store.memory import MemoryStore
 
 NOW = 1_000_000.0

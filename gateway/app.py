@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -34,19 +35,23 @@ from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams import Controllers
+from gateway.workers.relay import RelayedPages, RelayedPipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+    from socket import socket
 
     from gateway.core.routes import RouteTable
     from gateway.limits.memory import MemoryCounters
     from gateway.pipeline.admission import Admission
     from gateway.pipeline.outgoing import Outgoing
+    from gateway.pipeline.ports import PageStore
     from gateway.settings import Settings
+    from gateway.workers.relay import Place
 
 
 # How long idle connections may still bring a request after a signal to stop; it is answered with `Connection: close`.
-_LINGER: Final = 1.0
+LINGER: Final = 1.0
 
 
 class Gateway:
@@ -56,6 +61,7 @@ class Gateway:
         settings: valid settings.
         clock: epoch seconds.
         source: reads the settings again for a reload; None when they are from no file.
+        place: this process's place among workers, whose supervisor has the admin listener; None when it is alone.
 
     Raises:
         KeyLoadError: a key file or secret cannot be used.
@@ -67,7 +73,9 @@ class Gateway:
         *,
         clock: Callable[[], float] = time.time,
         source: Callable[[], Settings] | None = None,
+        place: Place | None = None,
     ) -> None:
+        self._place: Final = place
         self.settings = settings
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
@@ -75,8 +83,7 @@ class Gateway:
         self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
         self.sharing: Final = sharing.build(settings, self.store, clock)
-        self.pages: Final = self.store if self.sharing is None else self.sharing.pages
-        announce = None if self.sharing is None else self.sharing.invalidations.announce
+        self.pages, announce = self._pages()
         self.inspector: Final = Inspector(self.store, clock, announce)
         self.compressor: Final = assembly.compressor(settings, self.store)
         self.origins: Final = assembly.origins(settings, self.client)
@@ -85,7 +92,9 @@ class Gateway:
         self.limits = assembly.rate_limits(settings)
         self.budget: Final = Budget(self.client, clock)
         self.drift: Final = Drift(settings.cache.drift_sample, random.random)
-        self.pipeline: Final = Pipeline(
+        alone = place is None or self.sharing is not None  # or told by way of the shared store
+        pipeline = Pipeline if place is None or alone else partial(RelayedPipeline, place.relay)
+        self.pipeline: Final = pipeline(
             policy=self._policy(),
             upstream=self.budget,
             links=self.origins,
@@ -102,7 +111,7 @@ class Gateway:
         self._access: Final = AccessLog(self.metrics, sample=settings.log.access_sample)
         self.decisions: Final = Decisions(self._access, settings.debug.recent)
         observe_parts(self)
-        self._draining = False
+        self.draining = False
         self._server: Server | None = None
         self._listeners: Final[list[Listener]] = []
         self._hurry: Final = asyncio.Event()
@@ -142,7 +151,22 @@ class Gateway:
             wheel=self.wheel,
         )
         self.metrics.loop_lag.start()
-        registry = self.metrics.registry
+        if self._place is None:
+            await self._start_admin()
+        for opened in self._sockets():
+            self._listeners.append(Listener(opened, self._server))
+        for listener in self._listeners:
+            listener.start()
+        self.log.info("listening", url=self.url, admin=self.admin_url, public_url=settings.public_url)
+
+    def _sockets(self) -> Sequence[socket]:
+        if self._place is not None:
+            return self._place.sockets
+        listen = self.settings.listen
+        return open_tcp(listen.host, listen.port, backlog=listen.backlog)
+
+    async def _start_admin(self) -> None:
+        settings, registry = self.settings, self.metrics.registry
         self._admin = web.AppRunner(
             application(
                 registry,
@@ -157,12 +181,6 @@ class Gateway:
         guard(self._admin.app, settings.admin.token)
         await self._admin.setup()
         await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
-        listen = settings.listen
-        for opened in open_tcp(listen.host, listen.port, backlog=listen.backlog):
-            self._listeners.append(Listener(opened, self._server))
-        for listener in self._listeners:
-            listener.start()
-        self.log.info("listening", url=self.url, admin=self.admin_url, public_url=settings.public_url)
 
     def reconfigure(
         self,
@@ -187,6 +205,14 @@ class Gateway:
             configure(level=settings.log.level, style=settings.log.format)
             self._access.renew()
 
+    def _pages(self) -> tuple[PageStore, Callable[[Iterable[str]], None] | None]:
+        """The pages that requests are answered from, and what tells other processes what is void."""
+        if self.sharing is not None:
+            return self.sharing.pages, self.sharing.invalidations.announce
+        if self._place is not None:
+            return RelayedPages(self.store, self._place.relay), self._place.relay.announce
+        return self.store, None
+
     def _policy(self) -> Policy:
         return Policy(
             self.routes,
@@ -207,7 +233,7 @@ class Gateway:
         Args:
             linger: seconds that idle connections have to bring a last request.
         """
-        self._draining = True
+        self.draining = True
         loop = asyncio.get_running_loop()
         until = loop.time() + self.settings.drain
         for listener in self._listeners:
@@ -249,7 +275,7 @@ class Gateway:
 
         def signalled() -> None:
             if stopping.is_set():
-                self._hurry.set()
+                self.hurry()
             stopping.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -259,13 +285,21 @@ class Gateway:
             await self.start()
             ready()
             await stopping.wait()
-            self._draining = True
+            self.draining = True
             self.log.info("draining", grace_seconds=self.settings.drain, delay_seconds=self.settings.drain_delay)
             await self._go_on(self.settings.drain_delay)
         finally:
-            await self.stop(linger=_LINGER)
+            await self.stop(linger=LINGER)
             self.log.info("stopped", at_once=self._hurry.is_set())
         return not self._hurry.is_set()
+
+    def hurry(self) -> None:
+        """Cut off what is under way; for a gateway that drains."""
+        self._hurry.set()
+
+    def faults(self) -> dict[str, str]:
+        """What speaks against sending clients here, by name."""
+        return {name: fault for name, check in self._checks().items() if (fault := check()) is not None}
 
     async def _go_on(self, seconds: float) -> None:
         """Serve as before, until load balancers have noticed that this gateway is not ready."""
@@ -275,7 +309,7 @@ class Gateway:
 
     def _checks(self) -> dict[str, Callable[[], str | None]]:
         checks: dict[str, Callable[[], str | None]] = {
-            "draining": lambda: "shutting down" if self._draining else None,
+            "draining": lambda: "shutting down" if self.draining else None,
             "keys": lambda: self.identity.fault if self.settings.auth else None,
             "upstream": lambda: self.probe.fault,
         }

@@ -68,11 +68,14 @@ def run(config: Config) -> None:
     from gateway.app import Gateway
     from gateway.settings import load
     from gateway.telemetry.log import configure
+    from gateway.workers.share import count
 
     settings = _settings(config)
     _refuse_leaks(config, settings)
     _take_all_descriptors()
     configure(level=settings.log.level, style=settings.log.format)
+    if count(settings) > 1:
+        _supervise(config)
     with _faulty_keys(config):
         gateway = Gateway(settings, source=lambda: load(config))
     _serve(gateway.run())
@@ -223,7 +226,22 @@ def _token(given: str | None) -> str | None:
         _fail(f"{given[1:]}: {error.strerror}", 2)
 
 
-def _serve(serving: Coroutine[object, object, bool]) -> None:
+def _supervise(config: Path) -> NoReturn:
+    """Serve by several processes; what they read is what was judged here."""
+    from gateway.settings import ConfigError, parse
+    from gateway.settings.load import read_file
+    from gateway.workers.supervisor import StartError, Supervisor
+
+    try:
+        raw = read_file(str(config))
+        settings = parse(raw, name=str(config), base=config.parent)
+        _refuse_leaks(config, settings)
+        _serve(Supervisor(config, raw, settings).run())
+    except (ConfigError, StartError) as error:
+        _fail(str(error), 2)
+
+
+def _serve(serving: Coroutine[object, object, bool]) -> NoReturn:
     import uvloop
 
     try:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,19 @@ class Process:
                 await self._more.wait()
         return found[count - 1]
 
+    async def listening(self) -> dict[str, Any]:
+        """What the process says that has the admin listener."""
+        return await self.line(lambda line: line.get("event") == "listening" and bool(line["admin"]))
+
+    async def line(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first line of a kind, once it is there."""
+        async with asyncio.timeout(60):
+            while not (found := [line for line in self.lines if wanted(line)]):
+                assert self.process.returncode is None, self.lines
+                self._more.clear()
+                await self._more.wait()
+        return found[0]
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -51,6 +64,11 @@ class Process:
             code = await self.process.wait()
             await self._reading
         return code
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are there."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @asynccontextmanager
@@ -70,11 +88,12 @@ async def running(path: Path, **environment: str) -> AsyncIterator[Process]:
         )
     )
     try:
-        line = await process.logged("listening")
+        line = await process.listening()
         process.url, process.admin_url = line["url"], line["admin"]
         yield process
     finally:
         if process.process.returncode is None:
-            os.killpg(process.process.pid, signal.SIGKILL)
+            for pid in (process.process.pid, *children(process.process.pid)):
+                os.kill(pid, signal.SIGKILL)
             await process.process.wait()
         await process._reading

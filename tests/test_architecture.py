@@ -13,7 +13,7 @@ ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "teleme
 ROOTS = frozenset(
     {
         *("app", "assembly", "observed", "catalogue", "cli", "cache_cli", "check", "lint", "explain", "demo", "reload"),
-        *("upstreams", "sharing", "__main__"),
+        *("workers", "upstreams", "sharing", "__main__"),
     }
 )
 

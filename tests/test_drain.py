@@ -42,6 +42,7 @@ class Load:
         self.failed: list[str] = []
         self.refused = 0
         self.first = asyncio.Event()
+        self.retry = False  # come back after a failure
 
     async def client(self, target: str) -> None:
         while True:
@@ -59,7 +60,8 @@ class Load:
                 answer = await wire.ask(f"GET {target}", AUTHORIZATION)
             except (OSError, asyncio.IncompleteReadError) as error:
                 self.failed.append(repr(error))
-                return False
+                wire.writer.close()
+                return self.retry
             if answer.status != 200 or not answer.complete:
                 self.failed.append(str(answer))
             self.answered += 1

@@ -38,6 +38,15 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
         ConfigError: with every fault found.
     """
     name = os.fspath(path)
+    return parse(read_file(name), environ, name=name, base=Path(name).parent)
+
+
+def read_file(name: str) -> bytes:
+    """The content of a settings file.
+
+    Raises:
+        ConfigError: it cannot be read, or is too large to be one.
+    """
     try:
         with Path(name).open("rb") as file:
             raw = file.read(_LARGEST_FILE + 1)
@@ -46,7 +55,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
         raise ConfigError([Fault(name, None, "", "a readable file", f"none ({reason.lower()})")]) from None
     if len(raw) > _LARGEST_FILE:
         raise ConfigError([Fault(name, None, "", "a file of at most 4MiB", "a larger one")])
-    return parse(raw, environ, name=name, base=Path(name).parent)
+    return raw
 
 
 def parse(

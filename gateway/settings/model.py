@@ -22,6 +22,7 @@ from gateway.settings.scalars import (
     Pseudonym,
     Scope,
     Secret,
+    Workers,
     integer,
 )
 from gateway.settings.section import Section
@@ -109,6 +110,9 @@ class Settings(Section):
     """What a request may measure, and how long a client may take."""
     rate_limits: RateLimits = RateLimits()
     """How much of the API anybody may use; by default as much as they like."""
+    workers: Workers = 1
+    """How many processes serve, on one port and behind one admin listener; `auto` for one a processor. Each gets its \
+part of `cache.max_bytes`, of `upstream.connections` and of each rate limit."""
     drain: Duration = 30.0
     """How long requests under way may go on after a signal to stop."""
     drain_delay: Duration = 0.0

@@ -235,6 +235,10 @@ def _path(value: object) -> str:
     return text
 
 
+def _workers(value: object) -> int:
+    return 0 if value == "auto" else _integer(1, 256)(value)
+
+
 _STRING: Final[dict[str, Any]] = {"type": "string"}
 
 
@@ -279,6 +283,17 @@ Ratio = Annotated[
 ]
 Port = Annotated[int, integer(0, 65_535, "a port number")]
 Count = Annotated[int, integer(1, 1_000_000_000)]
+Workers = Annotated[
+    int,
+    Scalar(
+        "a whole number from 1 to 256, or auto",
+        _workers,
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]},
+        lambda value: value or "auto",
+        "number or `auto`",
+    ),
+]
+"""0 stands for auto."""
 Text = Annotated[str, Scalar("text that is not empty", _matching(r"(?s:.+)"), _STRING)]
 Word = Annotated[str, text(r"[a-z][a-z0-9_-]{0,62}", "a lower-case word such as default", "word")]
 Pseudonym = Annotated[str, text(_TOKEN, "a name without spaces such as gateway", "name")]

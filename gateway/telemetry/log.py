@@ -19,13 +19,13 @@ from gateway.pipeline.exchange import Verdict
 from gateway.telemetry.syslog import SyslogRenderer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.ports import Recorder
 
 
-def configure(*, level: str, style: str) -> None:
+def configure(*, level: str, style: str, always: Mapping[str, object] | None = None) -> None:
     """Set up logging for the process, to standard error; again to change it.
 
     What libraries log through the standard library takes the same form.
@@ -33,9 +33,14 @@ def configure(*, level: str, style: str) -> None:
     Args:
         level: "debug", "info", "warning" or "error".
         style: "json" for one JSON object a line, "rfc5424" for syslog's form, "console" for people.
+        always: what every line says from now on; None leaves that as it is.
     """
+    if always is not None:
+        _ALWAYS.clear()
+        _ALWAYS.update(always)
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
+        _say_always,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -67,6 +72,14 @@ def configure(*, level: str, style: str) -> None:
         root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(max(number, logging.WARNING))
+
+
+_ALWAYS: Final[dict[str, object]] = {}
+
+
+def _say_always(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.update(_ALWAYS)
+    return event
 
 
 class _Printer:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from socket import socket
 
+    from gateway.assembly import KeptCounters
     from gateway.core.routes import RouteTable
-    from gateway.limits.memory import MemoryCounters
     from gateway.pipeline.admission import Admission
     from gateway.pipeline.outgoing import Outgoing
     from gateway.pipeline.ports import PageStore
@@ -89,7 +89,7 @@ class Gateway:
         self.origins: Final = assembly.origins(settings, self.client)
         self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
-        self.limits = assembly.rate_limits(settings)
+        self.limits = assembly.rate_limits(settings, self.sharing)
         self.budget: Final = Budget(self.client, clock)
         self.drift: Final = Drift(settings.cache.drift_sample, random.random)
         alone = place is None or self.sharing is not None  # or told by way of the shared store
@@ -186,7 +186,7 @@ class Gateway:
         self,
         settings: Settings,
         routes: RouteTable,
-        limits: tuple[Admission, MemoryCounters] | None,
+        limits: tuple[Admission, KeptCounters] | None,
         outgoing: Outgoing,
     ) -> None:
         """Put other settings in force, whose parts were built from them; does not wait and does not fail."""

@@ -25,8 +25,14 @@ from gateway.store.memory import MemoryStore
 from gateway.upstream.origins import Origins
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from gateway.limits.shared import SharedCounters
     from gateway.pipeline.ports import Upstream
     from gateway.settings import Settings
+    from gateway.sharing import Sharing
+
+    KeptCounters: TypeAlias = MemoryCounters | SharedCounters
 
 # Descriptors that are not for clients, beside connections to the controller: listeners, keys, the operator, the loop.
 _SPARE: Final = 128
@@ -90,15 +96,24 @@ def trusted_proxies(settings: Settings) -> TrustedProxies:
     return TrustedProxies(str(network) for network in settings.trusted_proxies)
 
 
-def rate_limits(settings: Settings) -> tuple[Admission, MemoryCounters] | None:
-    """The rate limits of these settings and their counters; None when there are none."""
+def rate_limits(settings: Settings, sharing: Sharing | None = None) -> tuple[Admission, KeptCounters] | None:
+    """The rate limits of these settings and their counters; None when there are none.
+
+    Args:
+        settings: valid settings.
+        sharing: what this process has in common with others, None when it counts alone.
+    """
     given = settings.rate_limits
     policies = [policy.policy() for policy in given.policies]
     failures = given.failures()
     counted = policies if failures is None else [*policies, failures]
     if not counted:
         return None
-    counters = MemoryCounters(counted, max_buckets=given.max_buckets)
+    counters: KeptCounters
+    if sharing is None:
+        counters = MemoryCounters(counted, max_buckets=given.max_buckets)
+    else:
+        counters = sharing.counters(counted, max_buckets=given.max_buckets)
     return Admission(policies, counters, trusted=trusted_proxies(settings), failures=failures), counters
 
 

@@ -316,3 +316,14 @@ def _sharing(gateway: Gateway) -> None:
         lambda: {} if shared is None else shared.pages.counts,
         "result",
     )
+    observe(
+        "gateway_shared_store_counter_reports_total",
+        "Reports of units given away, by how they ended: answered, failed (sent again).",
+        lambda: {} if shared is None else shared.reporter.reports,
+        "result",
+    )
+    observe(
+        "gateway_shared_store_own_share_total",
+        "Requests that passed a rate limit by this process's own share, since the store had not answered for a lease.",
+        lambda: 0 if shared is None else shared.reporter.beyond,
+    )

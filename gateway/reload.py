@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway import assembly
 from gateway.core.invalidation import EVERYTHING
 from gateway.identity.keys import KeyLoadError
+from gateway.limits.memory import MemoryCounters
+from gateway.limits.shared import SharedCounters
 from gateway.lint import refused
 from gateway.settings import ConfigError
 from gateway.settings.changes import changed, in_force, reloadable
@@ -123,7 +125,7 @@ class Reloader:
         settings = in_force(old, new)
         routes, limits, outgoing = (
             assembly.route_table(settings),
-            assembly.rate_limits(settings),
+            assembly.rate_limits(settings, gateway.sharing),
             assembly.outgoing(settings),
         )
         if (gateway.origins is None) != (assembly.origins(settings, gateway.client) is None):
@@ -137,7 +139,11 @@ class Reloader:
             self._behind(gateway.identity.adopt(identity))
         if limits is not None and gateway.limits is not None:
             limits[0].succeed(gateway.limits[0])
-            limits[1].succeed(gateway.limits[1])
+            match limits[1], gateway.limits[1]:
+                case MemoryCounters() as counters, MemoryCounters() as before:
+                    counters.succeed(before)
+                case SharedCounters() as sharing, SharedCounters() as shared:
+                    sharing.succeed(shared)
         links = (old.public_url, old.upstream.advertised_urls) != (
             settings.public_url,
             settings.upstream.advertised_urls,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway import __version__
+from gateway.limits.reporter import Reporter
+from gateway.limits.shared import SharedCounters
 from gateway.shared.link import Link
 from gateway.shared.options import Options, Tls
 from gateway.shared.seal import Sealer
@@ -19,8 +21,9 @@ from gateway.store.invalidations import Invalidations
 from gateway.store.shared import SharedPages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from gateway.core.rate_policy import RatePolicy
     from gateway.settings import Settings
     from gateway.settings.shared_store import SharedStore
     from gateway.shared.options import Fault
@@ -59,14 +62,24 @@ class Sharing:
             max_page_bytes=given.max_page_bytes,
         )
 
+        self.reporter: Final = Reporter(
+            self.link, self.sealer, given.namespace, clock=clock, processes=lambda: self.processes
+        )
+
+    def counters(self, policies: Sequence[RatePolicy], *, max_buckets: int) -> SharedCounters:
+        """Counters of these policies that count for all processes."""
+        return SharedCounters(policies, self.reporter, max_buckets=max_buckets, lease=float(self.given.counter_lease))
+
     async def start(self) -> None:
         """Connect; a store that is away is no reason not to start."""
         await self.link.start()
+        await self.reporter.start()
         await self.invalidations.start()
 
     async def stop(self) -> None:
         """Say farewell and close."""
         await self.pages.drain()
+        await self.reporter.stop()
         await self.invalidations.stop()
         await self.link.stop()
 

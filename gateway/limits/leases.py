@@ -1,0 +1,210 @@
+"""Buckets that several processes share: what each may give away before the others know, and how they are told.
+
+A process keeps a *view* of each bucket: what the shared store said last, less what it gave away since. It decides by
+that view and reports behind. Units that are not reported yet, `pending`, may reach the **lease**; whatever goes beyond
+it must also come from the process's own **share**, a bucket with its part of limit and burst. So nobody waits for the
+store, and without it each process goes on with its share.
+
+**The bound.** With n processes, in any time t: burst + rate x t, plus n x lease (given away at the same moment), plus
+the shares' bursts, together one burst, when reports stay unanswered for longer than a lease lasts. What was given away
+too much is owed: the shared bucket stays empty until it has flowed back. A single request that costs more than the
+lease is its own lease.
+
+No I/O and no clock here: `shared.py` carries the reports.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.core.rate_policy import Mode
+from gateway.core.ratelimit import Decision, FixedWindow, Gcra, stagger
+
+if TYPE_CHECKING:
+    from gateway.core.rate_policy import Key, RatePolicy
+
+_LOOKED_AT: Final = 2
+_RATIO: Final = 0.01
+_MOST: Final = 0.25
+
+
+class Bucket:
+    """One bucket as this process sees it.
+
+    Attributes:
+        view: its state in the algorithm's own form, on this process's clock; None for full.
+        share: the state of this process's own part.
+        pending: units given away that the store has not confirmed.
+        sent: of them, those in a report under way.
+        name: under which the store knows it, once that was worked out.
+    """
+
+    __slots__ = ("key", "name", "pending", "sent", "share", "table", "view")
+
+    def __init__(self, table: Table, key: Key) -> None:
+        self.table: Final = table
+        self.key: Final = key
+        self.view: Any = None
+        self.share: Any = None
+        self.pending = 0.0
+        self.sent = 0.0
+        self.name = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is decided of one charge, and the states to write down if all agree.
+
+    Attributes:
+        decision: for the answer.
+        share: the share's state afterwards; None when it was not asked.
+    """
+
+    decision: Decision
+    share: Any = None
+
+
+class Table:
+    """The buckets of one policy.
+
+    Args:
+        policy: the policy.
+        capacity: the most buckets kept.
+        lease: units asked for in the settings.
+        processes: among how many the limit is split.
+    """
+
+    __slots__ = (
+        *("_decide", "_idle", "_share", "buckets", "capacity", "evictions", "lease", "policy", "processes", "shadow"),
+    )
+
+    def __init__(self, policy: RatePolicy, capacity: int, lease: float, processes: int) -> None:
+        self.policy: Final = policy
+        self.capacity: Final = capacity
+        self.shadow: Final = policy.mode is Mode.SHADOW
+        self.lease: Final = lease_of(policy.bucket.quota, lease)
+        self._decide: Final[Any] = policy.bucket.decide
+        self._idle: Final[Any] = policy.bucket.idle
+        self.buckets: OrderedDict[Key, Bucket] = OrderedDict()
+        self.evictions = 0
+        self.processes = 0
+        self._share: Any = None
+        self.split(processes)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Whom and what it counts; tables that agree in it may go on with each other's buckets."""
+        policy, rule = self.policy, self.policy.bucket
+        return policy.name, policy.who.value, type(rule).__name__, f"{rule.limit!r} {rule.window!r} {rule.quota!r}"
+
+    def split(self, processes: int) -> None:
+        """Have this process's share be one of so many."""
+        if processes != self.processes:
+            self.processes = processes
+            self._share = share_of(self.policy.bucket, processes).decide
+
+    def judge(self, bucket: Bucket | None, now: float, cost: float, subject: str) -> Verdict:
+        """What becomes of a request; nothing is written down.
+
+        Args:
+            bucket: its bucket, None when there is none yet.
+            now: epoch seconds.
+            cost: units.
+            subject: who is counted.
+        """
+        if bucket is None:
+            return Verdict(self._decide(None, now, cost, subject))
+        decision: Decision = self._decide(bucket.view, now, cost, subject)
+        if decision.retry_after or cost <= 0 or not bucket.pending:
+            return Verdict(decision)
+        if bucket.pending + min(cost, self.policy.bucket.quota) <= self.lease:
+            return Verdict(decision)
+        own: Decision = self._share(bucket.share, now, cost, subject)
+        if own.retry_after:
+            return Verdict(Decision(0.0, decision.reset_after, own.retry_after, bucket.view))
+        return Verdict(decision, own.state)
+
+    def charge(self, key: Key, bucket: Bucket | None, verdict: Verdict, cost: float, now: float) -> Bucket | None:
+        """Write down what was granted.
+
+        Returns:
+            The bucket when the store is to be told of it.
+        """
+        if cost <= 0:
+            return None
+        if bucket is None:
+            bucket = self.buckets[key] = Bucket(self, key)
+            self._make_room(now)
+        bucket.view = verdict.decision.state
+        if verdict.share is not None:
+            bucket.share = verdict.share
+        bucket.pending += min(cost, self.policy.bucket.quota)
+        return bucket
+
+    def _make_room(self, now: float) -> None:
+        """Drop what is full; beyond the capacity what was entered first. What is not reported is reported still."""
+        buckets = self.buckets
+        for _ in range(min(_LOOKED_AT, len(buckets) - 1)):
+            oldest = next(iter(buckets))
+            found = buckets[oldest]
+            if not found.pending and (found.view is None or self._idle(found.view, now)):
+                del buckets[oldest]
+            else:
+                buckets.move_to_end(oldest)
+        while len(buckets) > self.capacity:
+            buckets.popitem(last=False)
+            self.evictions += 1
+
+
+def lease_of(quota: float, asked: float) -> float:
+    """How many units may be pending: as many as asked for or a hundredth of the burst, at most a quarter of it."""
+    return min(max(asked, quota * _RATIO), max(1.0, quota * _MOST))
+
+
+def share_of(bucket: Gcra | FixedWindow, processes: int) -> Gcra | FixedWindow:
+    """The part of one of so many processes; at least one request may pass now and then."""
+    if isinstance(bucket, Gcra):
+        return Gcra(bucket.limit / processes, bucket.window, max(1.0, bucket.quota / processes))
+    return FixedWindow(max(1.0, bucket.limit / processes), bucket.window)
+
+
+def report(bucket: Bucket, now: float) -> tuple[str, float, float, float]:
+    """What the store is told: algorithm, units, and its two parameters. They are under way from now on.
+
+    Units that have flowed back already, because the store was away for long, are not owed any more.
+    """
+    rule, view = bucket.table.policy.bucket, bucket.view
+    if isinstance(rule, Gcra):
+        interval = rule.window / rule.limit
+        bucket.pending = min(bucket.pending, max(0.0, view - now) / interval)
+        bucket.sent = bucket.pending
+        return "g", bucket.sent, interval, 0.0
+    if not now - view[0] < rule.window:
+        bucket.pending = 0.0
+    bucket.sent = bucket.pending
+    return "w", bucket.sent, rule.window, stagger(bucket.key[-1], 0.0, rule.window) % rule.window
+
+
+def answered(bucket: Bucket, first: float, second: float, now: float) -> None:
+    """Take over what the store said.
+
+    Args:
+        bucket: was reported.
+        first: GCRA: seconds until it is full; window: seconds since it began.
+        second: window: units counted in it.
+        now: epoch seconds, when the answer came.
+    """
+    rule = bucket.table.policy.bucket
+    bucket.pending = max(0.0, bucket.pending - bucket.sent)
+    bucket.sent = 0.0
+    if isinstance(rule, Gcra):
+        bucket.view = now + first + bucket.pending * rule.window / rule.limit
+    else:
+        bucket.view = (now - first, min(second + bucket.pending, rule.limit))
+
+
+def unanswered(bucket: Bucket) -> None:
+    """A report got lost, perhaps on its way back. It is sent again: rather are units counted twice than not at all."""
+    bucket.sent = 0.0

@@ -81,6 +81,7 @@ class Route:
         rate: rate class.
         resource: the resource type its answers show ("processes"), for tags and invalidation; None when none.
         rewrite: whether links in its JSON answers are rewritten; off where the body is the user's own JSON.
+        max_body_bytes: the most that request content may have; None for what is set for all routes.
         lenient: a missing or bad token is left for the controller to judge (paths this table does not know: the
             controller answers 404 before it looks at the token).
         operator: whether the row comes from the settings file.
@@ -94,6 +95,7 @@ class Route:
     rate: str = "default"
     resource: str | None = None
     rewrite: bool = True
+    max_body_bytes: int | None = None
     lenient: bool = False
     operator: bool = False
 
@@ -110,6 +112,7 @@ class RouteOverride:
         cache: the whole cache rule.
         rate: rate class.
         rewrite: whether links are rewritten.
+        max_body_bytes: the most that request content may have.
     """
 
     template: str
@@ -119,6 +122,7 @@ class RouteOverride:
     cache: CacheRule | None = None
     rate: str | None = None
     rewrite: bool | None = None
+    max_body_bytes: int | None = None
 
 
 def _plain(path: str) -> str:
@@ -252,6 +256,7 @@ def _overridden(override: RouteOverride, methods: frozenset[str], base: Route | 
         cache=base.cache if override.cache is None else override.cache,
         rate=base.rate if override.rate is None else override.rate,
         rewrite=base.rewrite if override.rewrite is None else override.rewrite,
+        max_body_bytes=base.max_body_bytes if override.max_body_bytes is None else override.max_body_bytes,
         lenient=base.lenient and override.access is None and override.scopes_any is None,
         operator=True,
     )

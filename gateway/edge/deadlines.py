@@ -187,6 +187,11 @@ class Watched(RequestHandler):
         wheel: what watches it.
         max_head_bytes: the most that an unfinished head may have sent.
         options: as aiohttp has them.
+
+    Attributes:
+        below: how many requests were answered without aiohttp.
+        begun_requests: how many others.
+        answering: ends the wait for an answer, while there is one.
     """
 
     __slots__ = (
@@ -196,7 +201,6 @@ class Watched(RequestHandler):
         "_counted",
         "_head_bytes",
         "_max_head_bytes",
-        "_number",
         "_received",
         "_seen",
         "_sent",
@@ -205,6 +209,7 @@ class Watched(RequestHandler):
         "_wheel",
         "_wire",
         "answering",
+        "begun_requests",
         "below",
     )
 
@@ -218,7 +223,7 @@ class Watched(RequestHandler):
         self._content: StreamReader = EMPTY_PAYLOAD
         self._counted = 0
         self._head_bytes = 0
-        self._number = 0
+        self.begun_requests = 0
         self._seen = (0, 0, False)
         self._since = wheel.now
         self._begun = wheel.now
@@ -274,7 +279,7 @@ class Watched(RequestHandler):
 
     def begin(self, upload: Upload | None) -> None:
         """A request is being answered from now on; its content is None when it has none."""
-        self._number += 1
+        self.begun_requests += 1
         self._upload = upload
 
     def close_idle(self) -> None:
@@ -297,7 +302,7 @@ class Watched(RequestHandler):
             return
         deadlines, request = self._wheel.deadlines, self._current_request
         unsent = wire.get_write_buffer_size()
-        seen = (self._number + self.below, self._request_count, self._head_bytes > 0)
+        seen = (self.begun_requests + self.below, self._request_count, self._head_bytes > 0)
         if seen != self._seen:
             if seen[0] != self._seen[0]:
                 self._begun, self._received, self._sent = now, Pace(), Pace(-unsent)

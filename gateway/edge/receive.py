@@ -22,6 +22,8 @@ from gateway.pipeline.ports import ContentError
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.pipeline.exchange import Exchange
+
 # Upper case only: the client library would send "get" as GET, and what is authorised must be what is forwarded.
 _METHOD: Final = re.compile(r"[A-Z][A-Z_-]{0,31}")
 # RFC 9112 §3.2, RFC 3986 §3.2.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
@@ -103,9 +105,6 @@ def canonical(
         raise Denial(Reason.BAD_REQUEST, "a field value is not UTF-8")
     if sum(len(name) + len(value) for name, value in head.fields) > limits.max_header_bytes:
         raise Denial(Reason.FIELDS_TOO_LARGE, f"at most {limits.max_header_bytes} bytes of fields")
-    announced = head.fields.get("content-length") or "0"
-    if limits.max_body_bytes is not None and int(announced) > limits.max_body_bytes:
-        raise _too_large(limits.max_body_bytes)
     target = targets.parse(str(head.target), strict_api=strict_api)
     if prefix and (target.path == prefix or target.path.startswith(f"{prefix}/")):
         target = replace(target, path=target.path.removeprefix(prefix) or "/")
@@ -135,25 +134,21 @@ def _undecodable(value: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in value)
 
 
-def _too_large(limit: int) -> Denial:
-    return Denial(Reason.BODY_TOO_LARGE, f"at most {limit} bytes")
-
-
 class Upload:
     """The request content as it arrives; the first read tells a waiting client to go on (RFC 9110 §10.1.1).
 
     Args:
         request: whose content it is.
-        limit: the most bytes of it; None for no limit.
+        exchange: knows the most that it may have.
 
     Attributes:
         size: how many bytes of it have been read.
         waiting: whether a reader waits for the client.
     """
 
-    def __init__(self, request: web.BaseRequest, limit: int | None) -> None:
+    def __init__(self, request: web.BaseRequest, exchange: Exchange) -> None:
         self._request = request
-        self._limit = limit
+        self._exchange = exchange
         self.size = 0
         self.waiting = False
         # Who forwards the content may still be on its way out when the rest is discarded.
@@ -200,8 +195,9 @@ class Upload:
         if not piece:
             raise StopAsyncIteration
         self.size += len(piece)
-        if self._limit is not None and self.size > self._limit:
-            raise ContentError(_too_large(self._limit))
+        limit = self._exchange.max_body_bytes
+        if limit is not None and self.size > limit:
+            raise ContentError(Denial(Reason.BODY_TOO_LARGE, f"at most {limit} bytes"))
         return piece
 
     def fail(self, error: RequestPayloadError) -> None:

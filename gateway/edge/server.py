@@ -262,7 +262,8 @@ class Server(web.Server):
         complete = False
         self._recorder.begin()
         try:
-            upload = Upload(request, self._limits.max_body_bytes) if exchange.head.has_body else None
+            exchange.max_body_bytes = self._limits.max_body_bytes
+            upload = Upload(request, exchange) if exchange.head.has_body else None
             if isinstance(request.protocol, Watched):
                 request.protocol.begin(upload)
             reply = await self._reply(request, exchange, upload, begun)
@@ -335,7 +336,7 @@ class Server(web.Server):
         response[ADDED] = [name for name in ("Server", "Content-Type") if name not in headers]
         unread = upload is not None and not upload.finished
         endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
-        lost = isinstance(request.protocol, Connection) and request.protocol.out_of_step
+        lost = isinstance(request.protocol, Connection) and request.protocol.at_its_last
         if unread or endless or lost or self.draining or exchange.denied in _CLOSING:
             # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message,
             # and a client that writes malformed requests gets no next one.

@@ -41,24 +41,30 @@ class Stepped(Watched):
     """A connection that knows when it has to end.
 
     Attributes:
-        out_of_step: nothing after the next answer can be relied on.
+        out_of_step: whether what the parser reads from here on cannot be relied on.
     """
 
-    __slots__ = ("_chunks", "_end", "_parsed", "out_of_step")
+    __slots__ = ("_chunks", "_chunks_of", "_end", "_ends_after", "_parsed", "out_of_step")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self.out_of_step = False
+        self._ends_after = 0
         self._parsed = 0
         self._end = b""
         self._chunks: StreamReader | None = None
+        self._chunks_of = 0
+
+    @property
+    def at_its_last(self) -> bool:
+        """Whether the request that is being answered is the last that can be relied on."""
+        return self.out_of_step and self.begun_requests >= self._ends_after
 
     def data_received(self, data: bytes) -> None:
         """Parse, end content that is faulty, and see whether the parser has kept or lost something."""
         content = self._content
         super().data_received(data)
-        self._end_faulty(content)
-        if self.out_of_step:
+        if self._end_faulty(content) or self.out_of_step:
             return
         width = len(_PLAIN_END)
         self._end = data[-width:] if len(data) >= width else (self._end + data)[-width:]
@@ -66,34 +72,42 @@ class Stepped(Watched):
         self._parsed = self._request_count
         if self._chunks is not None and self._chunks.is_eof():
             self._chunks = None
-            self.out_of_step = fresh > 0 or self._end != _PLAIN_END
+            if fresh or self._end != _PLAIN_END:
+                self._lose_step(self._chunks_of)
         if fresh:
             self._look_at(fresh, data)
         if self._message_tail:
-            self.out_of_step = True
+            self._lose_step(self._request_count)
 
-    def _end_faulty(self, content: StreamReader) -> None:
-        """End the content that was coming in when its framing turned out to be malformed."""
+    def _lose_step(self, request: int) -> None:
+        """Nothing behind the request with this number is to be relied on."""
+        if not self.out_of_step:
+            self.out_of_step, self._ends_after = True, request
+
+    def _end_faulty(self, content: StreamReader) -> bool:
+        """End the content that was coming in when its framing turned out to be malformed; whether it did."""
         newest = self._messages[-1][0] if self._messages else None
         if newest is None or isinstance(newest, RawRequestMessage):
-            return
+            return False
         if len(self._messages) > 1:
             content = self._messages[-2][1]
         if not content.is_eof():
             fault = TrailerError() if too_large(newest.exc) else RequestPayloadError("malformed content")
             content.set_exception(fault)
             content.feed_eof()
+        return True
 
     def _look_at(self, fresh: int, data: bytes) -> None:
-        newest = list(self._messages)[-fresh:]
-        for number, (message, content) in enumerate(newest, 1):
+        for number, (message, content) in enumerate(list(self._messages)[-fresh:], 1):
             if not isinstance(message, RawRequestMessage):
                 return
+            request = self._request_count - fresh + number
             if message.chunked:
                 if number < fresh or (content.is_eof() and self._end != _PLAIN_END):
-                    self.out_of_step = True
+                    self._lose_step(request)
                 elif not content.is_eof():
-                    self._chunks = content
+                    self._chunks, self._chunks_of = content, request
             if message.upgrade and message.headers.get("Upgrade", "").lower() != _KEPT:
                 bare = content is EMPTY_PAYLOAD and data.find(_HEAD_END) == len(data) - len(_HEAD_END)
-                self.out_of_step = self.out_of_step or not bare
+                if not bare:
+                    self._lose_step(request)

@@ -19,6 +19,7 @@ from gateway.core.model import ANONYMOUS_DOMAIN, PUBLIC_DOMAIN, Principal
 from gateway.core.routes import Access, CacheMode, Route, RouteTable, Share
 from gateway.pipeline import origin
 from gateway.pipeline.admission import FREE, Admission
+from gateway.pipeline.content import limit_content
 from gateway.pipeline.entry import CLOCK_SKEW, Entry
 from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
@@ -143,6 +144,8 @@ def route(exchange: Exchange, policy: Policy, _now: float) -> None:
     exchange.route = row
     if row.access is Access.DENY:
         raise Denial(Reason.DENIED_ROUTE, f"the rule {row.template} lets nobody pass")
+    if exchange.head.has_body:
+        limit_content(exchange, row)
 
 
 def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | None:

@@ -108,6 +108,7 @@ class Exchange:
         "keys_fetched",
         "known",
         "limited",
+        "max_body_bytes",
         "origin",
         "principal",
         "rate_fields",
@@ -159,6 +160,7 @@ class Exchange:
         self.denied: Reason | None = None
         self.rate_fields: tuple[Pair, ...] = ()  # for the answer, whatever it will be
         self.limited: tuple[str, ...] = ()  # the rate policies that refused, those in shadow mode included
+        self.max_body_bytes: int | None = None  # of the request content, by the settings or by the route
         self.status = 0
         self.upstream_seconds = 0.0
         self.saved_seconds = 0.0  # what the controller took for another's request that answered this one too

@@ -13,7 +13,7 @@ from gateway.core.routes import NO_CACHE, Access, CacheMode, CacheRule, RouteOve
 from gateway.core.templates import shape, template_segments
 from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import RateClass
-from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope
+from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope, Size
 from gateway.settings.section import Section
 
 _METHODS: Final = re.compile(r"[A-Z][A-Z-]{0,29}(?:,[A-Z][A-Z-]{0,29})*")
@@ -119,6 +119,8 @@ segment, a final `*` any rest."""
 for none (docs/rate-limits.md)."""
     rewrite: Boolean | None = None
     """Whether links in its JSON answers are made to point at `public_url`."""
+    max_body_bytes: Size | None = None
+    """The most that the content of its requests may have, in place of `limits.max_body_bytes`."""
 
     def problems(self) -> Iterator[Problem]:
         """Settings that contradict each other within the row; first of all those that would leak pages."""
@@ -157,6 +159,7 @@ for none (docs/rate-limits.md)."""
             cache=None if self.cache is None else self.cache.rule(),
             rate=self.rate,
             rewrite=self.rewrite,
+            max_body_bytes=self.max_body_bytes,
         )
 
 

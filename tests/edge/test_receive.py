@@ -118,6 +118,29 @@ async def test_a_body_announced_too_large_is_413_before_it_is_sent(stub, start_g
     assert (await (await connect(gateway.url)).ask("POST /staging/x", "Content-Length: 1024", body=bytes(1024))).status
 
 
+PER_ROUTE = """
+limits: {max_body_bytes: 1KiB}
+routes:
+  - {match: POST /staging/large, max_body_bytes: 3KiB}
+  - {match: POST /staging/small, max_body_bytes: 10B}
+"""
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+@pytest.mark.parametrize(("path", "limit"), [("large", 3072), ("small", 10), ("other", 1024)])
+async def test_a_route_has_a_limit_of_its_own(
+    stub, start_gateway, connect, path: str, limit: int, chunked: bool
+) -> None:
+    gateway = await start_gateway(stub.url, PER_ROUTE)
+    stub.received.clear()
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)) if chunked else bytes(size)
+        client = await connect(gateway.url)
+        assert (await client.ask(f"POST /staging/{path}", framing, body=body)).status == status
+    assert [request.body for request in stub.received if request.body] == [bytes(limit)]
+
+
 async def test_a_chunked_body_that_grows_too_large_is_413_and_never_complete_upstream(
     start_gateway, start_upstream, connect
 ) -> None:

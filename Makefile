@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Which tests: without those that need Debian packages. `.ci/run` has the packages and runs all.
 SELECT ?= -m 'not debian'
 
-.PHONY: install tools demo test unit lint format docs bench bench-quick lock clean
+.PHONY: install tools demo test unit lint format docs pictures bench bench-quick lock clean
 
 install: .venv/.installed
 
@@ -53,6 +53,10 @@ docs: install
 	$(BIN)/python -m gateway.catalogue > docs/metrics.md
 	$(BIN)/gateway schema > config/schema.json
 	$(BIN)/python -m grafana.generate
+
+# Pictures of the dashboards for the docs; needs Debian's prometheus.
+pictures: tools
+	$(BIN)/python -m grafana.draw
 
 # Beside nginx, HAProxy, Envoy, FastAPI and bare aiohttp (Debian: nginx-light haproxy wrk); names what is missing.
 bench: tools

@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ from gateway.reload import Reloader
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
+from gateway.tracing import traces
 from gateway.upstreams import Controllers
 from gateway.workers.relay import RelayedPages, RelayedPipeline
 
@@ -91,6 +93,8 @@ class Gateway:
         self.routes = assembly.route_table(settings)
         self.limits = assembly.rate_limits(settings, self.sharing)
         self.budget: Final = Budget(self.client, clock)
+        self.metrics: Final = Metrics(__version__)
+        self._traces: Final = traces(settings, self.metrics, clock)
         self.drift: Final = Drift(settings.cache.drift_sample, random.random)
         alone = place is None or self.sharing is not None  # or told by way of the shared store
         pipeline = Pipeline if place is None or alone else partial(RelayedPipeline, place.relay)
@@ -98,7 +102,7 @@ class Gateway:
             policy=self._policy(),
             upstream=self.budget,
             links=self.origins,
-            outgoing=assembly.outgoing(settings),
+            outgoing=self._traced(assembly.outgoing(settings)),
             clock=clock,
             max_rewrite_bytes=settings.upstream.max_rewrite_bytes,
             max_entry_bytes=min(settings.cache.max_entry_bytes, settings.cache.max_bytes),
@@ -106,9 +110,8 @@ class Gateway:
             shared=None if self.sharing is None else self.sharing.pages,
         )
         self.wheel: Final = Wheel(assembly.deadlines(settings), Crowd(assembly.capacity(settings)))
-        self.metrics: Final = Metrics(__version__)
         self.reloader: Final = Reloader(self, source, clock)
-        self._access: Final = AccessLog(self.metrics, sample=settings.log.access_sample)
+        self._access: Final = AccessLog(self._traces or self.metrics, sample=settings.log.access_sample)
         self.decisions: Final = Decisions(self._access, settings.debug.recent)
         observe_parts(self)
         self.draining = False
@@ -192,7 +195,7 @@ class Gateway:
         """Put other settings in force, whose parts were built from them; does not wait and does not fail."""
         old, self.settings = self.settings, settings
         self.routes, self.limits = routes, limits
-        self.pipeline.reconfigure(self._policy(), outgoing)
+        self.pipeline.reconfigure(self._policy(), self._traced(outgoing))
         if self._server is not None:
             self._server.reconfigure(
                 prefix=assembly.prefix(settings),
@@ -212,6 +215,9 @@ class Gateway:
         if self._place is not None:
             return RelayedPages(self.store, self._place.relay), self._place.relay.announce
         return self.store, None
+
+    def _traced(self, outgoing: Outgoing) -> Outgoing:
+        return outgoing if self._traces is None else replace(outgoing, trace=self._traces.asking)
 
     def _policy(self) -> Policy:
         return Policy(
@@ -255,6 +261,8 @@ class Gateway:
         if self.sharing is not None:
             await self.sharing.stop()
         await self.client.stop()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         if self._admin is not None:
             await self._admin.cleanup()
 

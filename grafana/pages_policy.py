@@ -82,9 +82,12 @@ CACHE = Page(
             ),
             Panel(
                 "Invalidations",
-                "Pages dropped by writes, by resource type.",
+                "Pages dropped by writes, by resource type, and purged by operators.",
                 "ops",
-                (Query(f"sum by (resource) (rate(gateway_cache_invalidations_total{R}))", "{{resource}}"),),
+                (
+                    Query(f"sum by (resource) (rate(gateway_cache_invalidations_total{R}))", "{{resource}}"),
+                    Query(f"sum by (mode) (rate(gateway_cache_purged_total{R}))", "{{mode}} purge"),
+                ),
                 stacked=True,
             ),
         ),

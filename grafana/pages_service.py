@@ -230,6 +230,57 @@ UPSTREAM = Page(
                 stacked=True,
             ),
         ),
+        "Each controller": (
+            Panel(
+                "Up",
+                "1 unless it is ejected or its probes fail, so that others are preferred.",
+                "short",
+                (Query("min by (endpoint) (gateway_upstream_endpoint_up)", "{{endpoint}}"),),
+                most=1,
+            ),
+            Panel(
+                "Circuit breaker",
+                "0 closed, 1 half-open, 2 open: then nothing is sent there.",
+                "short",
+                (Query("max by (endpoint) (gateway_upstream_breaker_state)", "{{endpoint}}"),),
+                most=2,
+            ),
+            Panel(
+                "Under way",
+                "Requests, until the last byte of their answers.",
+                "short",
+                (Query("sum by (endpoint) (gateway_upstream_endpoint_in_flight)", "{{endpoint}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "What came of requests",
+                "Retries included.",
+                "reqps",
+                (
+                    Query(
+                        f"sum by (endpoint, result) (rate(gateway_upstream_endpoint_requests_total{R}))",
+                        "{{endpoint}} {{result}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "Put aside",
+                "Breakers that opened, ejections, and look-ups of addresses that failed.",
+                "ops",
+                (
+                    Query(f"sum(rate(gateway_upstream_breaker_opened_total{R}))", "breaker opened"),
+                    Query(f"sum(rate(gateway_upstream_endpoint_ejections_total{R}))", "ejected"),
+                    Query(f"sum(rate(gateway_upstream_resolve_failures_total{R}))", "no address"),
+                ),
+            ),
+            Panel(
+                "Retries",
+                "Requests sent again: made, or refused because too many are.",
+                "reqps",
+                (Query(f"sum by (result) (rate(gateway_upstream_retries_total{R}))", "{{result}}"),),
+            ),
+        ),
         "Its rate limit and its jobs": (
             Panel(
                 "Budget left",
@@ -373,11 +424,12 @@ PROCESS = Page(
             ),
             Panel(
                 "Broken off",
-                "Answers not delivered in full, and requests that could not be parsed.",
+                "Answers not delivered in full, requests that could not be parsed, log lines nobody took.",
                 "reqps",
                 (
                     Query(f"sum(rate(gateway_aborted_total{R}))", "not in full"),
                     Query(f"sum(rate(gateway_malformed_requests_total{R}))", "not HTTP"),
+                    Query(f"sum(rate(gateway_log_lines_lost_total{R}))", "log lines lost"),
                 ),
             ),
         ),

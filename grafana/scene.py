@@ -209,21 +209,22 @@ class Scene:
         app = self._apps[number % (len(self._apps) - 5)]
         await ask(f"/v3/apps/{app}", admin, "PATCH", {"metadata": {"labels": {"round": str(number)}}})
         if number % 4 == 1:
-            await self._trouble()
+            await self._trouble(hard=number % 64 == 5)
         if number % 8 == 2 and len(self._apps) > 10:
             await ask(f"/v3/apps/{self._apps.pop()}", admin, "DELETE")
         if number % 8 == 3:
             await self._rude()
         if number % 16 == 5:  # past the gateway: what the drift probe is there to find
-            world = self._controller.world
-            next(iter(world.apps.values())).name = f"renamed-{number}"
+            acme = next(iter(self._controller.world.organizations.values()))
+            acme.labels["round"] = str(number)
 
-    async def _trouble(self) -> None:
+    async def _trouble(self, *, hard: bool) -> None:
         """The controller fails: with and without a page to stand in, and slowly for many at once."""
         faults, admin = self._controller.faults, self._as("admin")
-        faults.add(Fault("GET /v3/domains", broken=Break.CLOSE_BEFORE_HEAD, times=1))
+        if hard:
+            faults.add(Fault("GET /v3/domains", broken=Break.CLOSE_BEFORE_HEAD))
+            faults.add(Fault("GET /v3/routes", status=500, times=1))
         await self._ask("/v3/domains", admin)
-        faults.add(Fault("GET /v3/routes", status=500, times=1))
         await self._ask("/v3/routes", admin)
         await asyncio.sleep(0.3)
         faults.add(Fault("GET /v3/spaces", status=503, times=1))

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "gateway"
 ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "telemetry", "admin"})
 ROOTS = frozenset(
     {
-        *("app", "assembly", "observed", "catalogue", "cli", "cache_cli", "check", "lint", "explain", "demo", "reload"),
-        *("workers", "upstreams", "sharing", "__main__"),
+        *("app", "assembly", "observed", "catalogue", "tracing", "cli", "cache_cli"),
+        *("check", "lint", "explain", "demo", "reload", "upstreams", "workers", "sharing", "__main__"),
     }
 )
 

@@ -96,6 +96,7 @@ class Exchange:
     """One request on its way through the pipeline."""
 
     __slots__ = (
+        "asked",
         "bypass",
         "collapsed",
         "denied",
@@ -165,6 +166,7 @@ class Exchange:
         self.upstream_seconds = 0.0
         self.saved_seconds = 0.0  # what the controller took for another's request that answered this one too
         self.trace: TraceContext | None = None
+        self.asked: tuple[str, float] | None = None  # the span of asking the controller, and when that began
 
     def stand_in(self, reason: Stale, status: int | None) -> None:
         """Note that a stored page is served in place of a failure (RFC 5861 §4).

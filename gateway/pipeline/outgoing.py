@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 from gateway.core import forwarding
 from gateway.core.model import PUBLIC_DOMAIN
 from gateway.core.routes import CacheMode
+from gateway.core.tracing import continued
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.model import RequestHead
+    from gateway.core.tracing import TraceContext
     from gateway.pipeline.exchange import Exchange
 
 
@@ -29,6 +33,7 @@ class Outgoing:
         trusted: peers whose X-Forwarded-* are believed.
         external_scheme: scheme of the public URL.
         external_host: host (and port) of the public URL.
+        trace: gives the trace context that the controller is told; None passes on what came.
     """
 
     via: str
@@ -36,6 +41,7 @@ class Outgoing:
     trusted: forwarding.TrustedProxies
     external_scheme: str
     external_host: str
+    trace: Callable[[Exchange], TraceContext] | None = None
 
     def request(self, exchange: Exchange, *, rewriting: bool) -> RequestHead:
         """The head to send for an exchange.
@@ -57,4 +63,6 @@ class Outgoing:
             external_scheme=self.external_scheme if shared else None,
             external_host=self.external_host if shared else None,
         )
+        if self.trace is not None:
+            fields = continued(fields, self.trace(exchange))
         return replace(exchange.head, fields=fields)

@@ -28,7 +28,7 @@ from gateway.settings.scalars import (
 from gateway.settings.section import Section
 from gateway.settings.shared_store import SharedStore
 from gateway.settings.upstream import Upstream
-from gateway.settings.watching import Log
+from gateway.settings.watching import Log, Tracing
 
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_SHORTEST_TOKEN},}}")  # RFC 6750 §2.1
@@ -122,6 +122,8 @@ that load balancers need to notice."""
     """How a single answer can be explained."""
     log: Log = Log()
     """What is logged to standard error."""
+    tracing: Tracing = Tracing()
+    """Traces by OpenTelemetry."""
     via: Pseudonym = "gateway"
     """The name of this gateway in `Via` (RFC 9110 §7.6.3) and `Cache-Status`."""
 

@@ -74,6 +74,14 @@ STATES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         one("gateway_cache_stale_served_total", "0+1x500", ',reason="timeout"'),
         one("gateway_cache_stale_served_total", "0+1x500", ',reason="revalidating"'),
     ),
+    "GatewayBreakerOpen": (
+        one("gateway_upstream_breaker_state", "2x500", ',endpoint="a"'),
+        one("gateway_upstream_breaker_state", "1x500", ',endpoint="a"'),
+    ),
+    "GatewayControllerDown": (
+        one("gateway_upstream_endpoint_up", "0x500", ',endpoint="a"'),
+        one("gateway_upstream_endpoint_up", "1x500", ',endpoint="a"'),
+    ),
     "GatewayControllerBudgetLow": (
         one("gateway_upstream_budget_ratio", "0.05x500"),
         one("gateway_upstream_budget_ratio", "0.5x500"),

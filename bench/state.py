@@ -75,7 +75,7 @@ def _resident() -> int:
 
 async def _inside(folder: Path, most: int) -> dict[str, Any]:
     os.chdir(folder)
-    configure(level="warning", json=True)
+    configure(level="warning", style="json")
     gateway = Gateway(load(folder / "idle.yaml"))
     await gateway.start()
     lane = gateway._server._lane

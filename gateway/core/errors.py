@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from gateway.core.model import Fields, Pair
@@ -135,7 +136,12 @@ def is_v3(path: str) -> bool:
 
 def error_body(error: CFError, path: str) -> bytes:
     """The error as the controller writes it for `path` (v3 compact on one line; v2 pretty-printed)."""
-    if is_v3(path):
+    return _written(error, v3=is_v3(path))
+
+
+@lru_cache(64)
+def _written(error: CFError, *, v3: bool) -> bytes:
+    if v3:
         body = {"errors": [{"detail": error.detail, "title": error.title, "code": error.code}]}
         return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     v2 = {"description": error.detail, "error_code": error.title, "code": error.code}

@@ -30,6 +30,12 @@ _HORIZON: Final = (60, 300, 900, 3600, 43200, 86400)
 _MOST_LOOKED_AT: Final = 10_000
 
 
+# What stays true of a token as long as the keys stay, and the clock does not go back.
+_FINAL: Final = frozenset({"signature", "expired"})
+_MOST_REFUSED: Final = 512
+_LONGEST_REFUSED: Final = 4096
+
+
 class _MalformedError(Exception):
     """A token that cannot be read; the text is the fault's name."""
 
@@ -62,6 +68,9 @@ class Verifier:
         self._young: dict[str, Principal] = {}
         self._old: dict[str, Principal] = {}
         self._generation_entries: Final = max(1, memo_entries // 2)
+        # Refusals that time does not undo, by the whole token as well: a client that goes on with a bad token must not
+        # cost everybody a signature each time. Whoever invents new ones gains nothing.
+        self._refused: dict[str, tuple[Rejected, float]] = {}
         self._memo_keys: KeySet | None = None
         self.memo_hits = 0
         self.results: Final[dict[str, int]] = {}
@@ -86,17 +95,27 @@ class Verifier:
         """
         keys = self._keys()
         if keys is not self._memo_keys:
-            self._young, self._old, self._memo_keys = {}, {}, keys
+            self._young, self._old, self._refused, self._memo_keys = {}, {}, {}, keys
         known = self._young.get(token) or self._recalled(token)
         if known is not None and known.expires > now - self._policy.leeway:
             self.memo_hits += 1
             return known
+        refused = self._refused.get(token)
+        if refused is not None and now >= refused[1]:
+            self._count(refused[0].fault)
+            return refused[0]
         verdict = self._verify(token, keys, now)
         if isinstance(verdict, Principal):
             self._remember(token, verdict)
             self._count("accepted")
+        elif isinstance(verdict, Rejected):
+            self._count(verdict.fault)
+            if verdict.fault in _FINAL and len(token) <= _LONGEST_REFUSED:
+                if len(self._refused) >= _MOST_REFUSED:
+                    self._refused.clear()
+                self._refused[token] = (verdict, now)
         else:
-            self._count(verdict.fault if isinstance(verdict, Rejected) else "unknown-key")
+            self._count("unknown-key")
         return verdict
 
     def remembered(self, token: str, now: float) -> Principal | None:

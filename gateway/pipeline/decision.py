@@ -5,12 +5,16 @@ Keeps references to small immutable parts only: no token, no cookie, no page. Wo
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.structured_writer import serialize_bare_item
 from gateway.core.visibility import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.errors import Reason
     from gateway.core.keys import CacheKey
     from gateway.core.model import Principal, Target
@@ -108,29 +112,16 @@ def decision(exchange: Exchange, *, complete: bool, seconds: float) -> Decision:
         complete: whether the answer was delivered in full.
         seconds: from the request head until now.
     """
-    return Decision(
-        exchange.received_at,
-        exchange.request_id,
-        exchange.head.method,
-        exchange.head.target,
-        exchange.status,
-        exchange.route,
-        exchange.principal,
-        exchange.token_fault,
-        exchange.key,
-        exchange.verdict,
-        exchange.bypass,
-        exchange.stale,
-        exchange.collapsed,
-        exchange.stored,
-        exchange.fwd_status,
-        exchange.denied,
-        exchange.detail,
-        exchange.limited,
-        exchange.upstream_seconds,
-        seconds,
-        complete,
-    )
+    return _made((*_OF_EXCHANGE(exchange), seconds, complete))
+
+
+# One is made for every request: fetched in one call, and without the Python-level constructor of named tuples.
+_made: Final[Callable[[tuple[Any, ...]], Decision]] = partial(tuple.__new__, Decision)
+_OF_EXCHANGE: Final = attrgetter(
+    *("received_at", "request_id", "head.method", "head.target", "status", "route", "principal", "token_fault", "key"),
+    *("verdict", "bypass", "stale", "collapsed", "stored", "fwd_status", "denied", "detail", "limited"),
+    "upstream_seconds",
+)
 
 
 DEBUG_FIELD: Final = "Gateway-Debug"

@@ -136,6 +136,7 @@ class AccessLog:
     def renew(self) -> None:
         """Log as is configured now."""
         self._log = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
+        self._written = self._log.is_enabled_for(logging.INFO)
 
     def begin(self) -> None:
         """An exchange has begun."""

@@ -307,3 +307,43 @@ def test_unverified_judges_claims_for_explain() -> None:
     assert isinstance(unverified(token, POLICY, NOW), Principal)
     assert unverified(token, POLICY, NOW + 60) == Rejected("expired")
     assert unverified("x", POLICY, NOW) == Rejected("malformed")
+
+
+# -- refusals that are remembered
+
+
+def test_a_refused_signature_is_judged_once_and_again_with_other_keys(monkeypatch) -> None:
+    sets = [KeySet((from_secret(SECRET),)), KeySet((from_secret(b"another secret" * 4),))]
+    current = [sets[1]]
+    judge = Verifier(lambda: current[0], POLICY, refetchable=False, max_token_bytes=16384, memo_entries=10)
+    asked = []
+    verify = Verifier._verify
+    monkeypatch.setattr(Verifier, "_verify", lambda self, *rest: asked.append(rest) or verify(self, *rest))
+    token = jwt.encode(claims(), SECRET, "HS256")
+    assert [judge.verify(token, NOW) for _ in range(3)] == [Rejected("signature")] * 3
+    assert (len(asked), judge.results["signature"]) == (1, 3), "counted each time, judged once"
+    current[0] = sets[0]
+    assert isinstance(judge.verify(token, NOW), Principal)
+
+
+def test_an_expired_token_is_judged_anew_when_the_clock_goes_back() -> None:
+    judge = make(from_secret(SECRET))
+    token = jwt.encode(claims(), SECRET, "HS256")
+    assert judge.verify(token, NOW + 60) == judge.verify(token, NOW + 61) == Rejected("expired")
+    assert isinstance(judge.verify(token, NOW), Principal)
+
+
+def test_refusals_that_time_may_undo_and_unknown_keys_are_not_remembered() -> None:
+    judge = make(refetchable=True)
+    assert isinstance(judge.verify(jwt.encode(claims(), SECRET, "HS256", {"kid": "x"}), NOW), KeyUnknown)
+    judge.verify("garbage", NOW)
+    assert judge._refused == {}
+
+
+def test_forged_tokens_without_end_take_a_bounded_place() -> None:
+    judge = make(from_secret(SECRET))
+    for number in range(1500):
+        judge.verify(jwt.encode(claims(jti=str(number)), b"another secret" * 4, "HS256"), NOW)
+        assert 0 < len(judge._refused) <= 512
+    judge.verify(jwt.encode(claims(pad="x" * 5000), b"another secret" * 4, "HS256"), NOW)
+    assert all(len(token) <= 4096 for token in judge._refused)

@@ -54,6 +54,7 @@ class CacheRule:
         stale_if_error: how long after its ttl it stands in for a failing upstream (RFC 5861 §4), seconds.
         share: who may be shown the same page.
         early_refresh: whether a page in demand is fetched anew before it expires (`early.py`).
+        negative_ttl: how long 404, 410 and empty lists are fresh, seconds; 0 keeps no 404 and no 410.
     """
 
     mode: CacheMode = CacheMode.OFF
@@ -62,6 +63,7 @@ class CacheRule:
     stale_if_error: float = 0.0
     share: Share = Share.PRINCIPAL
     early_refresh: bool = True
+    negative_ttl: float = 0.0
 
 
 NO_CACHE: Final = CacheRule()

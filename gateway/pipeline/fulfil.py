@@ -25,6 +25,7 @@ from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.representation import describe, from_entry
+from gateway.pipeline.resource import tags_of_uri
 from gateway.pipeline.second_level import Fill, announced, find
 from gateway.pipeline.transform import (
     Page,
@@ -32,8 +33,10 @@ from gateway.pipeline.transform import (
     is_json,
     mint,
     own_fields,
+    remembers_absence,
     response_fields,
     rewrite,
+    says_gone,
     unstorable,
     without_byte_exact,
 )
@@ -231,7 +234,7 @@ class Pipeline:
         The generation is part of the collapse key: who asks after a write does not join a fetch from before it.
         """
         tags = tags_of_page(exchange.row, exchange.head.target.path)
-        generation = self.policy.store.generation((*tags, ANY_GROUP))
+        generation = self.policy.store.generation((*tags, ANY_GROUP, *tags_of_uri(exchange.head.target.path)))
         alone = exchange.verdict is Verdict.REVALIDATED  # joins nobody who may be content with another process's page
         lane = (exchange.key, generation, alone and self._shared is not None)
         return await self._fills.run(lane, lambda: self._find_or_fetch(exchange, generation, tags))
@@ -244,7 +247,7 @@ class Pipeline:
         if fill is not None:
             return fill
         fill = await self._fetch_and_store(exchange, generation)
-        if fill.entry is not None and stamp is not None:
+        if fill.entry is not None and fill.entry.status == 200 and stamp is not None:
             self._shared.offer(fill.entry, stamp)
         return fill
 
@@ -262,14 +265,20 @@ class Pipeline:
             body = await rewrite(body, rewriter if route.rewrite else None)
             fields = without_byte_exact(fields)
         page = Page(response.head.status, response.head.reason, fields, body)
-        why_not = unstorable(page)
+        gone = says_gone(page, route)
+        why_not = unstorable(page, absent=gone and key is not None and remembers_absence(route, key))
         entry = None
         if why_not is None and key is not None:
+            path = exchange.head.target.path
             tags = tags_of_content(route, exchange.head.target, body)
+            if gone:
+                tags = (*tags_of_page(route, path), *tags_of_uri(path))  # whatever is created there or of its type
             tags += groups_of(response.head.fields, request.fields.get("host") or "")
             entry = await mint(page, key, route.cache, tags, arrived, fetch_seconds=arrived - started)
             entry = entry.like(self.policy.store.peek(key))
             why_not = self.policy.store.put(entry, generation=generation)
+        elif gone and key is not None:
+            self.policy.store.discard(key)  # what is stored was there once
         return Fill(page, entry if why_not is None else None, why_not, arrived - started)
 
     def _stale_if_error(self, exchange: Exchange, reason: Stale, status: int | None = None) -> Reply | None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway.core import forwarding
+from gateway.core.absence import is_empty_page, says_absent
 from gateway.core.conditional import mint_etag
 from gateway.core.errors import is_v3
 from gateway.core.fields import cache_control
 from gateway.core.model import Fields
+from gateway.core.visibility import kind_of
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.ports import UpstreamError
 
@@ -107,9 +109,30 @@ class Page:
     body: bytes = field(repr=False)
 
 
-def unstorable(page: Page) -> str | None:
-    """Why this page is not kept in `policy` mode, or None: only plain, complete 200 JSON pages are."""
-    if page.status != 200:
+def says_gone(page: Page, route: Route) -> bool:
+    """Whether a page is the controller's word, and not a router's, that what was asked for is not there."""
+    if page.status == 200 or "x-cf-routererror" in page.fields or not is_json(page.fields):
+        return False
+    return says_absent(page.status, page.body, controllers=route.resource is not None)
+
+
+def remembers_absence(route: Route, key: CacheKey) -> bool:
+    """Whether it is kept under this key that there is nothing (negative caching).
+
+    Not where several who see everything share pages: that their lists are the same bytes was observed, not that they
+    miss the same resources.
+    """
+    return route.cache.negative_ttl > 0 and kind_of(key.domain) != "global"
+
+
+def unstorable(page: Page, *, absent: bool = False) -> str | None:
+    """Why this page is not kept in `policy` mode, or None: only plain, complete 200 JSON pages are, and what is absent.
+
+    Args:
+        page: the page.
+        absent: whether it says, for certain, that there is nothing.
+    """
+    if page.status != 200 and not absent:
         return "status"
     if not is_json(page.fields):
         return "not-json"
@@ -142,9 +165,11 @@ async def mint(
         now: when it had arrived, epoch seconds.
         fetch_seconds: how long the controller took for it.
     """
+    negative = page.status != 200 or (rule.negative_ttl > 0 and is_empty_page(page.body))
+    windows = (0.0, 0.0) if page.status != 200 else (rule.stale_while_revalidate, rule.stale_if_error)
     big = len(page.body) > OFF_LOOP_BYTES
     etag = await asyncio.to_thread(mint_etag, page.body) if big else mint_etag(page.body)
-    fresh_until = now + rule.ttl
+    fresh_until = now + (rule.negative_ttl if negative else rule.ttl)
     fields = without_byte_exact(forwarding.cacheable_fields(page.fields))
     if not is_v3(key.path):
         # On v3 it depends on who asks (representation.from_entry).
@@ -156,9 +181,10 @@ async def mint(
         etag=etag,
         stored_at=now,
         fresh_until=fresh_until,
-        refresh_until=fresh_until + rule.stale_while_revalidate,
-        error_until=fresh_until + rule.stale_if_error,
+        refresh_until=fresh_until + windows[0],
+        error_until=fresh_until + windows[1],
         tags=tags,
         fetch_seconds=fetch_seconds,
+        status=page.status,
         transformable=not cache_control(page.fields.get_all("cache-control")).no_transform,
     )

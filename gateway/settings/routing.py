@@ -13,7 +13,7 @@ from gateway.core.routes import NO_CACHE, Access, CacheMode, CacheRule, RouteOve
 from gateway.core.templates import shape, template_segments
 from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import RateClass
-from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope, Size
+from gateway.settings.scalars import Boolean, Duration, ReadError, Scalar, Scope, Size, format_duration
 from gateway.settings.section import Section
 
 _METHODS: Final = re.compile(r"[A-Z][A-Z-]{0,29}(?:,[A-Z][A-Z-]{0,29})*")
@@ -76,6 +76,9 @@ class RouteCache(Section):
     early_refresh: Boolean = True
     """Whether a page in demand is fetched anew shortly before its `ttl` ends, so that nobody waits for it; the longer \
 a page takes to fetch the earlier, at most half its `ttl`. Mode `policy` only."""
+    negative_ttl: Duration = 0.0
+    """How long it is remembered that there is nothing: 404 and 410 about one resource, and lists without rows, which \
+are otherwise kept like any page. At most `ttl`; never shared beyond one principal or everybody. Mode `policy` only."""
     share: Share = Share.PRINCIPAL
     """Who may be shown the same page: `principal` each token's owner alone, `global` also all who see everything \
 together, `public` everyone (the request goes to the upstream without its token)."""
@@ -86,7 +89,9 @@ together, `public` everyone (the request goes to the upstream without its token)
         if self.mode is CacheMode.POLICY and self.ttl <= 0:
             found = "0" if "ttl" in self.model_fields_set else "nothing"
             yield Problem(("ttl",), "a duration above 0, which mode policy needs", found)
-        policy_only = ("ttl", "stale_while_revalidate", "stale_if_error", "early_refresh")
+        if self.mode is CacheMode.POLICY and self.negative_ttl > self.ttl > 0:
+            yield Problem(("negative_ttl",), "at most the ttl", format_duration(self.negative_ttl))
+        policy_only = ("ttl", "stale_while_revalidate", "stale_if_error", "early_refresh", "negative_ttl")
         refused = {CacheMode.POLICY: (), CacheMode.ORIGIN: policy_only, CacheMode.OFF: (*policy_only, "share")}[
             self.mode
         ]
@@ -99,7 +104,9 @@ together, `public` everyone (the request goes to the upstream without its token)
         if self.mode is CacheMode.OFF:
             return NO_CACHE
         times = (self.ttl, self.stale_while_revalidate, self.stale_if_error)
-        return CacheRule(self.mode, *times, self.share, early_refresh=self.early_refresh)
+        return CacheRule(
+            self.mode, *times, self.share, early_refresh=self.early_refresh, negative_ttl=self.negative_ttl
+        )
 
 
 class RouteRow(Section):

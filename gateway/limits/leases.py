@@ -16,8 +16,7 @@ No I/O and no clock here: `shared.py` carries the reports.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.core.rate_policy import Mode
 from gateway.core.ratelimit import Decision, FixedWindow, Gcra, stagger
@@ -53,17 +52,9 @@ class Bucket:
         self.name = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is decided of one charge, and the states to write down if all agree.
-
-    Attributes:
-        decision: for the answer.
-        share: the share's state afterwards; None when it was not asked.
-    """
-
-    decision: Decision
-    share: Any = None
+# What is decided of one charge, and the state of the process's own share afterwards, None when it was not asked. A plain
+# tuple, because one is made for every policy and request.
+Verdict: TypeAlias = "tuple[Decision, Any]"
 
 
 class Table:
@@ -115,16 +106,16 @@ class Table:
             subject: who is counted.
         """
         if bucket is None:
-            return Verdict(self._decide(None, now, cost, subject))
+            return self._decide(None, now, cost, subject), None
         decision: Decision = self._decide(bucket.view, now, cost, subject)
         if decision.retry_after or cost <= 0 or not bucket.pending:
-            return Verdict(decision)
+            return decision, None
         if bucket.pending + min(cost, self.policy.bucket.quota) <= self.lease:
-            return Verdict(decision)
+            return decision, None
         own: Decision = self._share(bucket.share, now, cost, subject)
         if own.retry_after:
-            return Verdict(Decision(0.0, decision.reset_after, own.retry_after, bucket.view))
-        return Verdict(decision, own.state)
+            return Decision(0.0, decision.reset_after, own.retry_after, bucket.view), None
+        return decision, own.state
 
     def charge(self, key: Key, bucket: Bucket | None, verdict: Verdict, cost: float, now: float) -> Bucket | None:
         """Write down what was granted.
@@ -137,10 +128,12 @@ class Table:
         if bucket is None:
             bucket = self.buckets[key] = Bucket(self, key)
             self._make_room(now)
-        bucket.view = verdict.decision.state
-        if verdict.share is not None:
-            bucket.share = verdict.share
-        bucket.pending += min(cost, self.policy.bucket.quota)
+        decision, share = verdict
+        bucket.view = decision.state
+        if share is not None:
+            bucket.share = share
+        quota = self.policy.bucket.quota
+        bucket.pending += min(quota, cost)
         return bucket
 
     def _make_room(self, now: float) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.limits.leases import Table, Verdict
+from gateway.limits.leases import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.core.rate_policy import RatePolicy
     from gateway.core.ratelimit import Decision
+    from gateway.limits.leases import Verdict
     from gateway.limits.reporter import Reporter
     from gateway.pipeline.ports import Charge
 
@@ -36,7 +37,7 @@ class SharedCounters:
         """What would be decided; nothing is taken."""
         number, key, cost = charge
         table = self._tables[number]
-        return table.judge(table.buckets.get(key), now, cost, key[-1]).decision
+        return table.judge(table.buckets.get(key), now, cost, key[-1])[0]
 
     def take(self, charges: Sequence[Charge], now: float) -> list[Decision]:
         """Take what all of the charges ask for, or nothing; never waits.
@@ -55,21 +56,21 @@ class SharedCounters:
             table = tables[number]
             verdict = table.judge(table.buckets.get(key), now, cost, key[-1])
             verdicts.append(verdict)
-            if verdict.decision[2] and not table.shadow:
+            if verdict[0][2] and not table.shadow:
                 granted = False
         if not granted:
             return [
-                verdict.decision if verdict.decision[2] else self.peek((charge[0], charge[1], 0.0), now)
+                verdict[0] if verdict[0][2] else self.peek((charge[0], charge[1], 0.0), now)
                 for charge, verdict in zip(charges, verdicts, strict=True)
             ]
         for (number, key, cost), verdict in zip(charges, verdicts, strict=True):
-            if verdict.decision[2]:
+            if verdict[0][2]:
                 continue
             table = tables[number]
             bucket = table.charge(key, table.buckets.get(key), verdict, cost, now)
             if bucket is not None:
-                self._reporter.due(bucket, beyond=verdict.share is not None)
-        return [verdict.decision for verdict in verdicts]
+                self._reporter.due(bucket, beyond=verdict[1] is not None)
+        return [verdict[0] for verdict in verdicts]
 
     def succeed(self, other: SharedCounters) -> None:
         """Go on with the buckets of counters that these replace, where a policy counts whom and what it did.

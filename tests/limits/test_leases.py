@@ -41,7 +41,7 @@ class World:
         table = self.tables[number]
         bucket = table.buckets.get(ME)
         verdict = table.judge(bucket, self.now, cost, "me")
-        if verdict.decision.retry_after:
+        if verdict[0].retry_after:
             return False
         table.charge(ME, bucket, verdict, cost, self.now)
         self.admitted.append((self.now, min(cost, self.rule.quota)))

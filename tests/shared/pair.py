@@ -103,16 +103,18 @@ shared_store:
 
 
 @asynccontextmanager
-async def site(store: str, *, count: int = 2, extra: str = "") -> AsyncIterator[Site]:
-    """Gateways that are in touch.
+async def site(store: str, *others: str, count: int = 2, extra: str = "") -> AsyncIterator[Site]:
+    """Gateways that share a store.
 
     Args:
         store: lines of the section `shared_store`, less the key.
-        count: how many gateways.
+        others: those of further gateways, where they are not the same.
+        count: how many gateways, if so.
         extra: further sections.
     """
     async with controller() as one, aiohttp.ClientSession(auto_decompress=False) as http:
-        gateways = [Gateway(parse(settings(one.url, store, extra), {})) for _ in range(count)]
+        sections = [store, *others] if others else [store] * count
+        gateways = [Gateway(parse(settings(one.url, section, extra), {})) for section in sections]
         started: list[Gateway] = []
         try:
             for gateway in gateways:

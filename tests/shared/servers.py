@@ -160,3 +160,42 @@ async def cluster(masters: int = 3, replicas: int = 1) -> AsyncIterator[list[Ser
         finally:
             for node in nodes:
                 node.kill()
+
+
+class Relay:
+    """A way to a server that can be blocked without anybody's connection breaking."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self.open.wait()
+                writer.write(data)
+        writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self.writers.extend((writer, inner_writer))
+        await asyncio.gather(self._copy(reader, inner_writer), self._copy(inner_reader, writer))
+
+
+@asynccontextmanager
+async def relay(target: int) -> AsyncIterator[Relay]:
+    """A relay to a port of this machine."""
+    one = Relay(target)
+    listener = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield one
+    finally:
+        one.open.set()
+        listener.close()
+        for writer in one.writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in one.writers), return_exceptions=True)

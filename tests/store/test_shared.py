@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 
+from valkey.exceptions import OutOfMemoryError
+
+from gateway.shared.options import Fault
 from tests.shared.pair import site
-from tests.shared.servers import server
+from tests.shared.servers import cluster, eventually, relay, server
 
 
 async def test_a_page_one_has_fetched_is_the_others_too() -> None:
@@ -53,3 +58,248 @@ async def test_a_thousand_writes_are_visible_also_while_the_store_restarts() -> 
         await disturbing
         await two.in_touch()
         assert all(one.sharing.invalidations.lost > 0 for one in two.gateways)
+
+
+async def test_a_frozen_store_costs_one_request_50_ms_and_none_fails() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  lease: 500ms\n  grace: 1s") as two:
+        await two.in_touch()
+        await two.read(0)
+        valkey.freeze()
+        started = time.monotonic()
+        for number in range(20):
+            await two.write(number % 2, str(number))
+            await two.read(number % 2)
+        assert time.monotonic() - started < 2.0  # 50 ms for each gateway, and what 40 requests take on a busy machine
+        for one in two.gateways:
+            await eventually(lambda one=one: not one.sharing.invalidations.in_touch())
+        for number in range(20, 40):
+            await two.write(number % 2, str(number))
+            assert (await two.read(1 - number % 2))[0] == str(number)
+        assert all(one.sharing.link.opened == 1 for one in two.gateways)
+        valkey.thaw()
+        await two.in_touch()
+        await two.write(0, "again")
+        assert (await two.read(1))[0] == "again"
+        assert ";hit" in (await two.read(1))[1]
+
+
+async def test_away_the_store_is_pages_are_fetched_and_stand_in_for_a_failing_controller() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        assert ";hit" in (await two.read(0))[1]
+        valkey.kill()
+        await eventually(lambda: not two.gateways[0].sharing.invalidations.in_touch())
+        before = two.controller.reads
+        for _ in range(3):
+            assert ";hit" not in (await two.read(0))[1]
+        assert two.controller.reads == before + 3
+        two.controller.failing = True
+        name, status = await two.read(0)
+        assert name == "0"
+        assert "stale-if-error" in status
+
+
+async def test_an_operator_may_rather_have_pages_of_a_second_while_the_store_is_away() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  max_staleness: 1h") as two:
+        await two.in_touch()
+        await two.read(0)
+        valkey.kill()
+        await eventually(lambda: not two.gateways[0].sharing.invalidations.in_touch())
+        assert ";hit" in (await two.read(0))[1]
+
+
+async def test_writes_while_the_store_was_away_are_announced_before_anybody_is_in_touch() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(1)
+        valkey.kill()
+        await two.write(0, "unheard")
+        assert two.gateways[0].sharing.invalidations.counts["unsent"] == 1
+        await valkey.start()
+        await two.in_touch()
+        assert (await two.read(1))[0] == "unheard"
+
+
+async def test_a_store_restored_from_a_snapshot_brings_back_no_page() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        await valkey.ask("SAVE")
+        await two.write(0, "newer")  # which the snapshot knows nothing of
+        valkey.kill()
+        await valkey.start()
+        await two.in_touch()
+        for one in two.gateways:
+            one.store.invalidate(("*",))
+        assert (await two.read(1))[0] == "newer"
+        assert two.gateways[1].sharing.pages.counts["void"] == 1, "the old page was there"
+
+
+async def test_a_full_store_still_tells_of_writes() -> None:
+    limits = ("maxmemory 3mb", "maxmemory-policy noeviction")
+    async with server(*limits) as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        for size in (100_000, 1000, 10):
+            with suppress(OutOfMemoryError):
+                for number in range(1000):
+                    await valkey.ask("SET", f"filler-{size}-{number}", bytes(size))
+        for number in range(20):
+            await two.write(number % 2, str(number))
+            assert (await two.read(1 - number % 2))[0] == str(number)
+        assert sum(one.sharing.pages.counts["not-stored"] for one in two.gateways) > 0
+        assert all(one.sharing.invalidations.lost == 0 for one in two.gateways)
+
+
+async def test_an_evicted_clock_begins_a_new_epoch() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        await valkey.ask("DEL", "{gateway}:sync")
+        missed = two.gateways[1].sharing.invalidations.counts["missed"]
+        await eventually(lambda: two.gateways[1].sharing.invalidations.counts["missed"] > missed)
+        await two.in_touch()
+        await two.read(1)
+        assert two.gateways[1].sharing.pages.counts["void"] == 1
+
+
+async def test_a_replica_is_no_store_and_no_request_fails() -> None:
+    async with (
+        server() as master,
+        server(f"replicaof 127.0.0.1 {master.port}") as replica,
+        site(f"url: {replica.url}") as two,
+    ):
+        for number in range(10):
+            await two.write(number % 2, str(number))
+            assert (await two.read(1 - number % 2))[0] == str(number)
+        assert all(one.sharing.link.fault is Fault.READ_ONLY for one in two.gateways)
+
+
+async def test_records_that_others_have_touched_are_misses_and_counted() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        async with valkey.client() as client:
+            (name,) = await client.execute_command("KEYS", "gateway:page:*")
+            record = bytearray(await client.execute_command("GET", name))
+            record[-1] ^= 1
+            await client.execute_command("SET", name, bytes(record))
+        assert (await two.read(1))[0] == "0"
+        assert two.controller.reads == 2
+        assert two.gateways[1].sharing.pages.counts["seal"] == 1
+
+
+async def test_messages_that_others_have_forged_drop_pages_and_make_none() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(1)
+        for forged in (b"", b"x", b"a b c", b"e 5 " + bytes(50), b"- 0 x"):
+            await valkey.ask("SPUBLISH", "{gateway}:invalidations", forged)
+        invalidations = two.gateways[1].sharing.invalidations
+        await eventually(lambda: invalidations.counts["unreadable"] == 5)
+        await two.in_touch()
+        await two.write(0, "after")
+        assert (await two.read(1))[0] == "after"
+
+
+async def test_a_process_that_vanishes_keeps_the_others_from_their_pages_for_as_long_as_it_may_be_writing() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  lease: 400ms\n  grace: 2s", count=3) as three:
+        await three.in_touch()
+        await eventually(lambda: three.gateways[0].sharing.processes == 3)
+        gone = three.gateways[2].sharing
+        gone.invalidations._running.cancel()  # no farewell, as if killed
+        await eventually(lambda: not three.gateways[0].sharing.invalidations.in_touch())
+        await three.write(2, "unheard of by none")
+        assert (await three.read(0))[0] == "unheard of by none"
+        await eventually(three.gateways[0].sharing.invalidations.in_touch)
+        assert three.gateways[0].sharing.processes == 2
+
+
+async def test_a_process_that_stops_says_farewell() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}", count=3) as three:
+        await three.in_touch()
+        await three.gateways.pop().stop()
+        for one in three.gateways:
+            await eventually(lambda one=one: one.sharing.invalidations.processes == 2)
+            assert one.sharing.invalidations.in_touch()
+            assert one.sharing.invalidations.lost == 0
+
+
+async def test_what_no_cache_asks_for_is_the_controllers() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        two.controller.name = "changed behind our back"
+        assert (await two.read(1))[0] == "0"
+        assert (await two.read(1, **{"Cache-Control": "no-cache"}))[0] == "changed behind our back"
+
+
+async def test_gateways_of_other_rules_share_no_pages_but_tell_each_other() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        two.gateways[1].sharing.pages.rules = b"other"
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        await two.read(1)
+        assert two.controller.reads == 2
+        await two.write(0, "new")
+        assert (await two.read(1))[0] == "new"
+
+
+async def test_a_purge_by_hand_reaches_every_process() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.read(1)
+        two.controller.name = "changed behind our back"
+        async with two.http.post(f"{two.gateways[0].admin_url}/cache/purge", json={"type": "apps"}) as response:
+            assert response.status == 200, await response.text()
+        await two.gateways[0].sharing.invalidations.announced()
+        for number in (0, 1):
+            assert (await two.read(number))[0] == "changed behind our back"
+
+
+async def test_a_cluster_fails_over_under_writes_and_each_is_visible() -> None:
+    async with cluster(masters=3, replicas=3) as nodes:
+        clock = "{gateway}:sync"
+        slot = await nodes[0].ask("CLUSTER", "KEYSLOT", clock)
+        owner = next(number for number in range(3) if slot <= (16383 if number == 2 else (number + 1) * 5461 - 1))
+        others = ", ".join(f"'127.0.0.1:{node.port}'" for node in nodes[1:])
+        section = f"url: {nodes[0].url}\n  nodes: [{others}]"
+        async with site(section) as two:
+            await two.in_touch()
+            for number in range(300):
+                if number == 100:
+                    nodes[owner].kill()
+                writer = number % 2
+                await two.write(writer, str(number))
+                assert (await two.read(1 - writer))[0] == str(number), number
+            await two.in_touch()
+            for number in range(300, 400):
+                await two.write(number % 2, str(number))
+                assert (await two.read(1 - number % 2))[0] == str(number), number
+            assert all(one.sharing.invalidations.lost > 0 for one in two.gateways)
+
+
+async def test_a_process_whose_messages_the_network_swallows_serves_no_old_page_for_longer_than_its_lease() -> None:
+    async with server() as valkey, relay(valkey.port) as way:
+        near, far = f"url: {valkey.url}\n  lease: 1s", f"url: valkey://127.0.0.1:{way.port}\n  lease: 1s"
+        async with site(near, far) as two:
+            await two.in_touch()
+            await two.read(1)
+            way.open.clear()
+            started = time.monotonic()
+            for number in range(5):
+                await two.write(0, str(number))
+            assert time.monotonic() - started < 0.5, "it is waited for once"
+            assert two.gateways[0].sharing.invalidations.counts["unacknowledged"] == 1
+            await eventually(lambda: not two.gateways[1].sharing.invalidations.in_touch())
+            assert (await two.read(1))[0] == "4"
+            way.open.set()
+            await two.in_touch()
+            await two.write(1, "both again")
+            assert (await two.read(0))[0] == "both again"

@@ -52,8 +52,8 @@ class Bucket:
         self.name = ""
 
 
-# What is decided of one charge, and the state of the process's own share afterwards, None when it was not asked. A plain
-# tuple, because one is made for every policy and request.
+# What is decided of one charge, and the state of the process's own share afterwards, None when it was not asked. A
+# plain tuple, because one is made for every policy and request.
 Verdict: TypeAlias = "tuple[Decision, Any]"
 
 

@@ -65,7 +65,9 @@ async def find(
         return None, stamp
     if store.put(found, generation=generation) == "invalidated-meanwhile":
         return None, stamp
-    return Fill(Page(200, None, found.fields, found.body), found, None, found.fetch_seconds, shared=True), stamp
+    return Fill(
+        Page(found.status, None, found.fields, found.body), found, None, found.fetch_seconds, shared=True
+    ), stamp
 
 
 async def announced(shared: SharedStore | None, exchange: Exchange, reply: Reply) -> Reply:

@@ -1,7 +1,8 @@
 """Pages as bytes for a shared store, and back: versioned, of a closed form, never pickled, believed only when sealed.
 
 A record holds the key it was stored under, visibility domain included, and is sealed for that key: one that was cut,
-changed or put under another key is none, whoever did it. What comes out is either the page that went in or nothing.
+changed or put under another key is none, whoever did it. What comes out is either the page that went in or nothing;
+encoded forms are not in it, each process makes its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.core.fields import cache_control
 from gateway.core.model import Fields
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.ports import Stamp
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.shared.seal import Sealer
 
 _PURPOSE: Final = b"page"
-VERSION: Final = 1
+VERSION: Final = 2
 # Clocks of machines that share pages may differ by so much before their pages are strangers to each other, in seconds.
 CLOCK_SKEW: Final = 5.0
 
@@ -48,6 +48,8 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
     error_until: float
     tags: tuple[str, ...]
     fetch_seconds: float
+    status: int
+    transformable: bool
     body: bytes
 
 
@@ -97,6 +99,8 @@ class PageCodec:
             error_until=entry.error_until,
             tags=entry.tags,
             fetch_seconds=entry.fetch_seconds,
+            status=entry.status,
+            transformable=entry.transformable,
             body=entry.body,
         )
         try:
@@ -128,10 +132,9 @@ class PageCodec:
             return Unusable.KEY
         if record.stored_at > now + CLOCK_SKEW:
             return Unusable.CLOCK
-        fields = Fields(record.fields)
         entry = Entry(
             key=key,
-            fields=fields,
+            fields=Fields(record.fields),
             body=record.body,
             etag=record.etag,
             stored_at=min(record.stored_at, now),
@@ -140,6 +143,7 @@ class PageCodec:
             error_until=record.error_until,
             tags=record.tags,
             fetch_seconds=record.fetch_seconds,
-            transformable=not cache_control(fields.get_all("cache-control")).no_transform,
+            status=record.status,
+            transformable=record.transformable,
         )
         return entry, Stamp(record.epoch, record.generation)

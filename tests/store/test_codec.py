@@ -14,7 +14,7 @@ from gateway.core.model import Fields
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.ports import Stamp
 from gateway.shared.seal import OVERHEAD, Sealer
-from gateway.store.codec import CLOCK_SKEW, PageCodec, Unusable
+from gateway.store.codec import CLOCK_SKEW, VERSION, PageCodec, Unusable, _Record
 
 KEY = b"k" * 32
 RULES = b"rules"
@@ -23,7 +23,7 @@ CODEC = PageCodec(Sealer(KEY, "tests"))
 STAMP = Stamp("epoch", 7)
 
 
-def page(key: CacheKey | None = None, body: bytes = b'{"resources": []}') -> Entry:
+def page(key: CacheKey | None = None, body: bytes = b'{"resources": []}', status: int = 200) -> Entry:
     return Entry(
         key=key or CacheKey("domain", "/v3/apps", "?page=1", "json"),
         fields=Fields([("Content-Type", "application/json"), ("X", "é")]),
@@ -35,6 +35,8 @@ def page(key: CacheKey | None = None, body: bytes = b'{"resources": []}') -> Ent
         error_until=NOW + 300,
         tags=("apps", "app:1cb006ee"),
         fetch_seconds=0.25,
+        status=status,
+        transformable=status == 200,
     )
 
 
@@ -42,9 +44,9 @@ text = st.text(max_size=20)
 keys = st.builds(CacheKey, text, text, text, text)
 
 
-@given(keys, st.binary(max_size=200), st.integers(0, 2**53))
-def test_a_page_comes_out_as_it_went_in(key: CacheKey, body: bytes, generation: int) -> None:
-    entry, stamp = page(key, body), Stamp("e", generation)
+@given(keys, st.binary(max_size=200), st.integers(0, 2**53), st.sampled_from([200, 404]))
+def test_a_page_comes_out_as_it_went_in(key: CacheKey, body: bytes, generation: int, status: int) -> None:
+    entry, stamp = page(key, body, status), Stamp("e", generation)
     record = CODEC.encode(entry, RULES, stamp)
     assert record is not None
     assert CODEC.decode(key, RULES, record, NOW) == (entry, stamp)
@@ -58,6 +60,10 @@ def test_a_page_whose_text_has_no_utf_8_is_not_encoded() -> None:
     record = CODEC.encode(page(surrogate), RULES, STAMP)
     assert record is not None  # keys are bytes already
     assert CODEC.decode(surrogate, RULES, record, NOW) == (page(surrogate), STAMP)
+
+
+def test_every_field_of_a_page_is_in_its_record_but_for_encoded_forms() -> None:
+    assert set(Entry.__slots__) - {"encoded"} <= {*_Record.__struct_fields__}
 
 
 def test_every_single_bit_counts() -> None:
@@ -122,7 +128,7 @@ def sealed_with(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({"version": 2}, Unusable.FORM, id="version"),
+        pytest.param({"version": VERSION + 1}, Unusable.FORM, id="version"),
         pytest.param({"version": "1"}, Unusable.FORM, id="type"),
         pytest.param({"key": b"other"}, Unusable.KEY, id="key"),
         pytest.param({"stored_at": NOW + CLOCK_SKEW + 1}, Unusable.CLOCK, id="future"),

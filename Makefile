@@ -72,5 +72,28 @@ lock:
 	$(COMPILE) --extra otel --extra dev --constraint requirements/runtime.txt --build-deps-for wheel -o requirements/dev.txt
 	$(COMPILE) --extra tools --constraint requirements/dev.txt -o requirements/tools.txt
 
+.PHONY: fuzz soak sbom audit
+
+# Every target for so many seconds: what reaches new code is added to fuzz/corpus, what breaks a law ends it.
+fuzz: SECONDS ?= 60
+fuzz: tools
+	for target in $$($(BIN)/python fuzz/run.py); do $(BIN)/python fuzz/run.py $$target $(SECONDS); done
+	$(BIN)/python fuzz/api.py $(SECONDS)
+
+# Real processes, real clients, faults, and every answer compared with what was true.
+soak: SECONDS ?= 600
+soak: tools
+	$(BIN)/python soak/run.py --seconds $(SECONDS)
+
+sbom: tools
+	$(BIN)/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --output-reproducible \
+		--spec-version 1.6 --output-format JSON --output-file sbom.json
+	@echo "sbom.json: $$($(BIN)/python -c 'import json; print(len(json.load(open("sbom.json"))["components"]))') components"
+
+# Asks the advisory service about every locked version; a version it does not know about fails, too.
+audit: tools
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/runtime.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/dev.txt
+
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

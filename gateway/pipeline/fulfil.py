@@ -30,6 +30,7 @@ from gateway.pipeline.second_level import Fill, announced, find
 from gateway.pipeline.transform import (
     Page,
     collect,
+    insist_on_json,
     is_json,
     mint,
     own_fields,
@@ -262,6 +263,8 @@ class Pipeline:
         body = await collect(response, self._max_rewrite_bytes)
         arrived = self._clock()
         if is_json(fields):
+            if response.head.status == 200:
+                await insist_on_json(body)
             body = await rewrite(body, rewriter if route.rewrite else None)
             fields = without_byte_exact(fields)
         page = Page(response.head.status, response.head.reason, fields, body)

@@ -9,6 +9,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from gateway.core import forwarding
 from gateway.core.absence import is_empty_page, says_absent
 from gateway.core.conditional import mint_etag
@@ -90,6 +92,25 @@ async def rewrite(body: bytes, rewriter: Rewriter | None) -> bytes:
     if len(body) > OFF_LOOP_BYTES:
         return await asyncio.to_thread(rewriter.rewrite, body)
     return rewriter.rewrite(body)
+
+
+async def insist_on_json(body: bytes) -> None:
+    """See that a page is a whole JSON document: one that was cut by a Content-Length too small looks complete.
+
+    Raises:
+        UpstreamError: it is not.
+    """
+    whole = await asyncio.to_thread(_is_whole, body) if len(body) > OFF_LOOP_BYTES else _is_whole(body)
+    if not whole:
+        raise UpstreamError("broken", "the page is no whole JSON document")
+
+
+def _is_whole(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

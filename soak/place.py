@@ -1,0 +1,145 @@
+"""The gateway as a process of its own before a sandbox, and what that process takes: memory and descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from gateway.sandbox.controller import Controller
+from gateway.sandbox.uaa import Uaa
+from gateway.sandbox.world import World
+
+ROOT = Path(__file__).parents[1]
+ADVERTISED = "https://api.sandbox.example.org"
+SETTINGS = """
+listen: {{port: {port}}}
+admin: {{port: {admin}}}
+public_url: http://127.0.0.1:{port}
+drain: 5s
+upstream:
+  url: "{controller}"
+  advertised_urls: ["{advertised}"]
+  host_header: api.sandbox.example.org
+  timeouts: {{connect: 2s, head: 3s, idle: 3s}}
+auth:
+  issuer: "{issuer}"
+  keys: [{{url: "{uaa}/token_keys", refresh_interval: 5s}}]
+cache: {{max_bytes: 16MiB, max_entry_bytes: 1MiB}}
+rate_limits: {{policies: [{{name: generous, who: principal, limit: 1000000, window: 1m}}]}}
+log: {{level: {level}}}
+{more}
+"""
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Site:
+    """A sandbox and a gateway process before it.
+
+    Args:
+        folder: where settings and log go.
+        more: further lines of settings.
+    """
+
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self._file = folder / "gateway.yaml"
+        self._log = folder / "gateway.log"
+        self._more = more
+        self.port, self.admin = free_port(), free_port()
+        self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin}"
+        self.uaa = Uaa(lifetime=120)
+        self.samples: list[tuple[float, int, int]] = []
+
+    async def start(self) -> None:
+        """Start everything; returns once the gateway takes connections."""
+        uaa = await self.uaa.start()
+        self.controller = Controller(
+            world=World.seeded(24), verify=self.uaa.verify, external_url=ADVERTISED, uaa_url=uaa, job_delay=None
+        )
+        self.direct = await self.controller.start()
+        self.write_settings()
+        with self._log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway", "run", "-c", str(self._file), stdout=log, stderr=log, cwd=ROOT
+            )
+        for _ in range(600):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionError:
+                if self.process.returncode is not None:
+                    break
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            await writer.wait_closed()
+            return
+        raise SystemExit(f"the gateway did not start:\n{self._log.read_text()}")
+
+    def write_settings(self, *, level: str = "warning", faulty: bool = False) -> None:
+        """Write the settings file; takes effect with `reload`."""
+        text = SETTINGS.format(
+            port=self.port,
+            admin=self.admin,
+            controller=self.direct,
+            advertised=ADVERTISED,
+            issuer=self.uaa.issuer,
+            uaa=self.uaa.url,
+            level=level,
+            more=self._more,
+        )
+        self._file.write_text(text + ("drain: [5s\n" if faulty else ""))
+
+    def reload(self) -> None:
+        """Tell the gateway to read its settings again."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that the gateway started, if any."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def sample(self) -> None:
+        """Note how much memory and how many descriptors the gateway has, all its processes together."""
+        memory = descriptors = 0
+        for process in (psutil.Process(self.process.pid), *self.workers()):
+            try:
+                memory += process.memory_info().rss
+                descriptors += process.num_fds()
+            except psutil.NoSuchProcess:
+                continue
+        self.samples.append((time.monotonic(), memory, descriptors))
+
+    async def stop(self) -> int:
+        """End the gateway in order, then the sandbox; returns the gateway's exit code."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(30):
+            code = await self.process.wait()
+        await self.controller.stop()
+        await self.uaa.stop()
+        return code
+
+    def log(self) -> str:
+        """What the gateway wrote."""
+        return self._log.read_text(errors="replace")
+
+
+def slope(samples: list[tuple[float, float]]) -> float:
+    """Least squares: how much the second value grows in a minute."""
+    count = len(samples)
+    if count < 2:
+        return 0.0
+    middle = sum(x for x, _ in samples) / count
+    mean = sum(y for _, y in samples) / count
+    spread = sum((x - middle) ** 2 for x, _ in samples)
+    return 60.0 * sum((x - middle) * (y - mean) for x, y in samples) / spread if spread else 0.0

@@ -1,0 +1,362 @@
+"""`python soak/run.py --seconds N`: a gateway process before a sandbox, in a hard time.
+
+Real clients read and write, the world is changed behind the gateway's back, the controller fails in every way it can,
+keys rotate, the UAA is away, settings are reloaded, workers are killed. Then: was every answer one that the controller
+gave that principal, within the allowed staleness; did memory and descriptors stay flat; is each 5xx explained by an
+injected fault? Ends with 1 when not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from cloudfoundry_client.client import CloudFoundryClient  # noqa: E402
+from place import ADVERTISED, Site, slope  # noqa: E402
+from truth import Got, Pair, Told, Truth  # noqa: E402
+
+from gateway.sandbox.faults import Break, Fault  # noqa: E402
+from gateway.sandbox.people import person  # noqa: E402
+
+WHO = ("admin", "global_auditor", "space_developer", "space_auditor", "org_manager", "no_roles")
+TTL = 5.0  # of the built-in lists
+SLACK = 0.25  # what one process knows later than another
+STALE_IF_ERROR = 60.0
+GRACE = 4.0  # after a fault: retries, the breaker's pause, the next health check
+CLIENTS = 6
+FAULTS: dict[str, dict[str, object]] = {
+    "answers 500": {"status": 500},
+    "answers 503": {"status": 503},
+    "slow": {"latency": 0.7},
+    "closes before the head": {"broken": Break.CLOSE_BEFORE_HEAD},
+    "stalls before the head": {"broken": Break.STALL_BEFORE_HEAD},
+    "closes mid-body": {"broken": Break.CLOSE_MID_BODY, "after": 20},
+    "resets mid-body": {"broken": Break.RESET_MID_BODY, "after": 20},
+    "stalls mid-body": {"broken": Break.STALL_MID_BODY, "after": 20},
+    "lies about its length": {"broken": Break.WRONG_LENGTH, "length_error": 7},
+    "lies the other way": {"broken": Break.WRONG_LENGTH, "length_error": -7},
+}
+
+
+class Soak:
+    """One run.
+
+    Args:
+        site: everything, started.
+        http: to ask with.
+        seed: of all that is random.
+    """
+
+    def __init__(self, site: Site, http: aiohttp.ClientSession, seed: int) -> None:
+        self.site, self.http = site, http
+        self.random = random.Random(seed)
+        self.truth = Truth()
+        self.changes = 0
+        self.counts: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
+        self.injected: Counter[str] = Counter()
+        self.unexplained: list[str] = []
+        self.excused_until = 0.0
+        self.tags: dict[str, bytes] = {}
+        self.ends = self.lying = False
+        self.app = next(app for app in site.controller.world.apps.values() if app.space.name == "dev")
+        self.created: list[str] = []
+        self.targets = [
+            *("/v3/processes", "/v3/processes?per_page=2&page=2", "/v3/processes?types=web", "/v3/apps?per_page=100"),
+            *("/v3/spaces", f"/v3/apps/{self.app.guid}/processes", f"/v3/processes/{self.app.guid}"),
+        ]
+
+    def token(self, who: str) -> dict[str, str]:
+        """A new token."""
+        return {"Authorization": f"bearer {self.site.uaa.mint(person(who))}"}
+
+    # -- clients
+
+    async def reader(self, number: int) -> None:
+        """Reads whatever list as whoever, and has each answer judged."""
+        chance = random.Random(number)
+        tokens, renewed = {who: self.token(who) for who in WHO}, time.monotonic()
+        while not self.ends:
+            if time.monotonic() - renewed > 3 and not self.site.uaa.down:
+                tokens, renewed = {who: self.token(who) for who in WHO}, time.monotonic()
+            who, target = chance.choice(WHO), chance.choice(self.targets)
+            headers = dict(tokens[who])
+            if chance.random() < 0.3 and self.tags:
+                headers["If-None-Match"] = chance.choice(list(self.tags))
+            if chance.random() < 0.2:
+                headers["Accept"] = "application/json"
+            if chance.random() < 0.05:
+                await self.leave(target, headers, chance.random() * 0.02)
+                continue
+            await self.ask(who, target, headers)
+            await asyncio.sleep(chance.random() * 0.04)
+
+    async def ask(self, who: str, target: str, headers: dict[str, str]) -> None:
+        pair, asked = (who, target), time.monotonic()
+        floor = self.truth.floors.get(pair, 0)
+        try:
+            async with self.http.get(f"{self.site.url}{target}", headers=headers) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.failed(f"{target}: {type(error).__name__}: {error}", asked)
+            return
+        came, note = time.monotonic(), response.headers.get("Cache-Status", "")
+        self.statuses[response.status] += 1
+        self.counts["hits"] += ";hit" in note
+        if response.status >= 500:
+            self.failed(f"{target}: {response.status} {note} {body[:120]!r}", asked)
+            return
+        if response.status == 304:
+            body = self.tags[headers["If-None-Match"]]
+        elif response.status == 200 and (tag := response.headers.get("ETag")):
+            self.tags[tag] = body
+        told = (200 if response.status == 304 else response.status), body.replace(self.public, ADVERTISED.encode())
+        if self.lying and ";hit" not in note and not is_json(told[1]):
+            # The controller itself said that this was all of it, and nothing else tells; kept it must not be.
+            self.counts["cut by the controller's own word"] += 1
+            return
+        stale = "stale-if-error" in note
+        self.counts["stale"] += stale
+        cached = not target.startswith("/v3/processes/")
+        allowed = (STALE_IF_ERROR + TTL if stale else TTL if cached else 0.0) + SLACK
+        self.truth.got(Got(pair, told, asked, came, allowed, floor, note))
+
+    @property
+    def public(self) -> bytes:
+        """The URL that the gateway puts into links."""
+        return self.site.url.encode()
+
+    async def leave(self, target: str, headers: dict[str, str], after: float) -> None:
+        """Ask, and hang up before the answer is there."""
+        self.counts["left"] += 1
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(after), self.http.get(f"{self.site.url}{target}", headers=headers) as response:
+                await response.content.read(10)
+
+    def failed(self, what: str, asked: float) -> None:
+        """A request without an answer that counts."""
+        if asked <= self.excused_until or time.monotonic() <= self.excused_until:
+            self.counts["failed while a fault was on"] += 1
+        else:
+            self.unexplained.append(what)
+
+    def library(self) -> None:
+        """cloudfoundry-client, as tools use it: log in, walk the pages, log in again."""
+        while not self.ends:
+            began = time.monotonic()
+            try:
+                client = CloudFoundryClient(self.site.url)
+                client.init_with_user_credentials("admin", "admin")
+                for _ in range(5):
+                    rows = [row["guid"] for row in client.v3.processes.list(per_page=7)]
+                    self.counts["walks by cloudfoundry-client"] += 1
+                    if len(set(rows)) != len(rows):
+                        self.counts["walks that saw a row twice"] += 1
+                    time.sleep(0.2)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is either explained or reported
+                if not self.ends:
+                    self.failed(f"cloudfoundry-client: {type(error).__name__}: {error}"[:300], began)
+                time.sleep(0.2)
+
+    # -- changes
+
+    async def told(self) -> dict[Pair, Told]:
+        """What the controller itself says, to everybody."""
+        pairs = [(who, target) for who in WHO for target in self.targets]
+        tokens = {who: self.token(who) for who in WHO}
+
+        async def one(pair: Pair) -> Told:
+            async with self.http.get(f"{self.site.direct}{pair[1]}", headers=tokens[pair[0]]) as response:
+                return response.status, await response.read()
+
+        return dict(zip(pairs, await asyncio.gather(*map(one, pairs)), strict=True))
+
+    async def observe(self, began: float, *, through: bool) -> None:
+        """See what is right now."""
+        answers = await self.told()
+        self.truth.changed(self.changes, answers, began=began, seen=time.monotonic(), through=through)
+        self.truth.judge()
+
+    async def change(self) -> None:
+        """Change something, through the gateway or past it."""
+        self.changes += 1
+        began, through = time.monotonic(), self.random.random() < 0.6
+        method, path, body = self.something()
+        if method == "jobs":
+            self.site.controller.complete_jobs()
+            through = False
+        else:
+            base = self.site.url if through else self.site.direct
+            async with self.http.request(method, f"{base}{path}", headers=self.token("admin"), json=body) as response:
+                answer = await response.read()
+                if response.status >= 500:
+                    self.failed(f"{method} {path}: {response.status}", began)
+                if response.status == 201 and path == "/v3/apps":
+                    self.created.append(json.loads(answer)["guid"])
+                through = through and response.status in {200, 201, 204}
+            self.counts["writes through the gateway" if through else "writes past it"] += 1
+        await self.observe(began, through=through)
+
+    def something(self) -> tuple[str, str, object]:
+        world, guid, count = self.site.controller.world, self.app.guid, self.changes
+        space = {"data": {"guid": self.app.space.guid}}
+        roles = list(world.roles_of(person("space_auditor").user_guid))
+        user = {"data": {"guid": person("space_auditor").user_guid}}
+        role = {"type": "space_developer", "relationships": {"space": space, "user": user}}
+        choices: list[tuple[str, str, object]] = [
+            ("POST", f"/v3/processes/{guid}/actions/scale", {"instances": count % 9}),
+            ("PATCH", f"/v3/processes/{guid}", {"metadata": {"labels": {"n": str(count)}}}),
+            ("POST", f"/v3/apps/{guid}/actions/{'stop' if self.app.state == 'STARTED' else 'start'}", None),
+            ("POST", "/v3/roles", role),
+            ("jobs", "", None),
+        ]
+        if roles:
+            choices.append(("DELETE", f"/v3/roles/{roles[-1].guid}", None))
+        if len(self.created) < 3:
+            choices.append(("POST", "/v3/apps", {"name": f"new-{count}", "relationships": {"space": space}}))
+        else:
+            choices.append(("DELETE", f"/v3/apps/{self.created.pop(0)}", None))
+        return self.random.choice(choices)
+
+    # -- troubles
+
+    async def trouble(self) -> None:
+        """One thing that goes wrong, for a while; nothing is changed meanwhile, so that the truth stays known."""
+        name = self.random.choice([*FAULTS, "reload", "reload", "faulty reload", "rotation", "rotation", "uaa", "kill"])
+        if name in FAULTS:
+            self.excused_until = time.monotonic() + 60
+            self.lying = FAULTS[name].get("length_error", 0) == -7
+            self.site.controller.faults.add(Fault(**FAULTS[name]))  # type: ignore[arg-type]
+            await asyncio.sleep(self.random.uniform(1.0, 2.5))
+            self.site.controller.faults.clear()
+            await asyncio.sleep(0.3)  # for answers under way
+            self.lying = False
+            self.excused_until = time.monotonic() + GRACE
+        elif name == "uaa":
+            self.excused_until = time.monotonic() + 60  # cloudfoundry-client cannot log in
+            self.site.uaa.down = True
+            await asyncio.sleep(2.0)
+            self.site.uaa.down = False
+            self.excused_until = time.monotonic() + 1.0
+        elif name == "rotation":
+            self.site.uaa.retire_old()
+            self.site.uaa.rotate()
+            await asyncio.sleep(11)  # the cool-down of fetches for unknown keys
+        elif name == "kill":
+            workers = self.site.workers()
+            if not workers:
+                return
+            self.excused_until = time.monotonic() + GRACE
+            self.random.choice(workers).kill()
+        else:
+            faulty = name == "faulty reload"
+            self.site.write_settings(level=self.random.choice(["warning", "error"]), faulty=faulty)
+            self.site.reload()
+            await asyncio.sleep(0.5)
+            if faulty:
+                self.site.write_settings()
+        self.injected[name] += 1
+
+    async def run(self, seconds: float) -> None:
+        """Everything at once for so long."""
+        await self.observe(time.monotonic(), through=False)
+        readers = [asyncio.create_task(self.reader(number)) for number in range(CLIENTS)]
+        library = threading.Thread(target=self.library, daemon=True)
+        library.start()
+        ends = time.monotonic() + seconds
+        next_trouble = time.monotonic() + 5
+        try:
+            while time.monotonic() < ends:
+                await self.change()
+                self.site.sample()
+                await asyncio.sleep(self.random.uniform(0.2, 1.0))
+                if time.monotonic() > next_trouble:
+                    await self.trouble()
+                    next_trouble = time.monotonic() + self.random.uniform(2, 6)
+        finally:
+            self.ends = True
+            await asyncio.gather(*readers)
+            await asyncio.to_thread(library.join, 10)
+        self.truth.judge()
+
+
+def is_json(body: bytes) -> bool:
+    """Whether this is a whole JSON document."""
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
+
+
+def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
+    """Print what happened; whether all was well."""
+    samples = soak.site.samples[len(soak.site.samples) // 3 :]  # when caches and memos are full
+    memory = slope([(at, taken / 2**20) for at, taken, _ in samples])
+    descriptors = slope([(at, float(held)) for at, _, held in samples])
+    first, last = soak.site.samples[0], soak.site.samples[-1]
+    limit = max(1.0, 600 / max(seconds, 1))  # MiB a minute; short runs measure the warming up
+    checks = {
+        "wrong bytes": not soak.truth.wrong,
+        "unexplained failures": not soak.unexplained,
+        "memory": memory < limit,
+        "descriptors": descriptors < max(2.0, 60 / max(seconds, 1) * 20),
+        "exit code": code == 0,
+        "something was judged": soak.truth.judged > seconds,
+    }
+    print(f"soak: {seconds:.0f} s, seed {seed}")
+    print(
+        f"  requests {sum(soak.statuses.values())} by status {dict(sorted(soak.statuses.items()))}, {dict(soak.counts)}"
+    )
+    print(f"  changes {soak.changes}; troubles {sum(soak.injected.values())}: {dict(soak.injected)}")
+    truth = soak.truth
+    print(f"  answers judged {truth.judged}, wrong {len(truth.wrong)}; the most out of date by {truth.oldest:.2f} s")
+    print(f"  failures not explained by a fault: {len(soak.unexplained)}")
+    print(f"  memory {first[1] / 2**20:.1f} -> {last[1] / 2**20:.1f} MiB, {memory:+.2f} MiB/min (limit {limit:.1f})")
+    print(f"  descriptors {first[2]} -> {last[2]}, {descriptors:+.2f}/min; exit code {code}")
+    for line in (*soak.truth.wrong[:10], *soak.unexplained[:10]):
+        print(f"    {line}")
+    for name, passed in checks.items():
+        print(f"  {'ok  ' if passed else 'FAIL'} {name}")
+    return all(checks.values())
+
+
+async def main() -> int:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the sandbox's: clients that hang up are the plan
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--more", default="", help="further lines of settings, for instance 'workers: 2'")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(Path(folder), given.more)
+        await site.start()
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
+            soak = Soak(site, http, given.seed)
+            try:
+                await soak.run(given.seconds)
+            finally:
+                code = await site.stop()
+        well = report(soak, given.seconds, code, given.seed)
+        if not well:
+            print("\n".join(site.log().splitlines()[-20:]))
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

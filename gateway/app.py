@@ -231,6 +231,7 @@ class Gateway:
             drift=self.drift if self.settings.cache.drift_sample else None,
             debug_scopes=frozenset(self.settings.debug.scopes_any),
             encoder=self.compressor if self.compressor.codings else None,
+            emit_groups=self.settings.cache.emit_groups,
         )
 
     async def stop(self, *, linger: float = 0.0) -> None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.invalidation import EVERYTHING, TYPES
 from gateway.core.structured import Item, StructuredFieldError, parse_list
+from gateway.core.structured_writer import serialize_list
 from gateway.core.unsafe_methods import SAFE_METHODS
 from gateway.core.visibility import encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.core.model import Fields
 
 KIND: Final = "group"
@@ -45,6 +49,17 @@ def invalidated_by(method: str, response: Fields, origin: str) -> frozenset[str]
         return frozenset()
     tags = _tags(response, "cache-group-invalidation", origin)
     return frozenset((*tags, ANY_GROUP)) if tags else frozenset()
+
+
+def emitted(tags: Iterable[str]) -> str:
+    """The value of Cache-Groups or Cache-Group-Invalidation for a page's, or a write's, tags; "" when there is none.
+
+    Types of resources alone: which rows, and which of other people's, is nobody else's business. What may change
+    everything names every type.
+    """
+    kinds = {tag.partition(":")[0] for tag in tags}
+    named = TYPES if EVERYTHING in kinds else kinds & TYPES
+    return serialize_list(Item(kind) for kind in sorted(named))
 
 
 def _tags(response: Fields, name: str, origin: str) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class Policy:
         budget: what the controller's own limits leave, None when nobody looks.
         debug_scopes: who has one of these and sends `Gateway-Debug: 1` is told the decision in a field of the answer.
         encoder: makes encoded forms of pages, None when there are none.
+        emit_groups: whether caches behind the gateway are told of cache groups (RFC 9875).
         drift: samples hits whose page is compared with the controller's answer of now, None for none.
     """
 
@@ -64,6 +65,7 @@ class Policy:
     admission: Admission | None = None
     budget: Budget | None = None
     encoder: Encoder | None = None
+    emit_groups: bool = False
     drift: Drift | None = None
     debug_scopes: frozenset[str] = frozenset()
 

@@ -97,7 +97,9 @@ class Pipeline:
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
         self._fills: Final[Collapse[Fill]] = Collapse()
-        self.writes: Final = Writes(upstream=upstream, store=policy.store, outgoing=outgoing, clock=clock)
+        self.writes: Final = Writes(
+            upstream=upstream, store=policy.store, outgoing=outgoing, clock=clock, groups=policy.emit_groups
+        )
         self._behind: Final[dict[CacheKey, asyncio.Task[None]]] = {}
         self.refreshes: Final = dict.fromkeys(("stored", "not-stored", "failed"), 0)
         self._origin: Final = OriginFetch(
@@ -215,7 +217,7 @@ class Pipeline:
             if fill.shared:
                 exchange.stored = False
                 exchange.verdict = exchange.verdict if joined else Verdict.HIT
-            own = None if joined or fill.shared else own_fields(fill.page)
+            own = None if joined or fill.shared else own_fields(fill.page, fill.entry)
             return from_entry(exchange, fill.entry, self.policy, self._clock(), fields=own)
         if fill.page.status in _FAILURES:
             stale = self._stale_if_error(exchange, Stale.STATUS, fill.page.status)
@@ -277,7 +279,8 @@ class Pipeline:
             if gone:
                 tags = (*tags_of_page(route, path), *tags_of_uri(path))  # whatever is created there or of its type
             tags += groups_of(response.head.fields, request.fields.get("host") or "")
-            entry = await mint(page, key, route.cache, tags, arrived, fetch_seconds=arrived - started)
+            took, groups = arrived - started, self.policy.emit_groups
+            entry = await mint(page, key, route.cache, tags, arrived, fetch_seconds=took, groups=groups)
             entry = entry.like(self.policy.store.peek(key))
             why_not = self.policy.store.put(entry, generation=generation)
         elif gone and key is not None:

@@ -83,7 +83,7 @@ class OriginFetch:
         wait: float = WAIT,
     ) -> None:
         self._pages: Final = store
-        self._stored: Final = OriginStore(store, max_entry_bytes)
+        self._stored: Final = OriginStore(store, max_entry_bytes, outgoing.host or "")
         self._cache_name: Final = cache_name
         self._upstream: Final = upstream
         self._cloud_foundry: Final = links is not None

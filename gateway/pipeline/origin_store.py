@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.caching import NoStoreReason, StoredResponse, may_store, request_directives, stored_response
 from gateway.core.fields import targeted, vary_names
 from gateway.core.freshness import freshness
+from gateway.core.groups import ANY_GROUP, KIND, groups_of, invalidated_by
+from gateway.core.invalidation import kind_of
 from gateway.core.model import PUBLIC_DOMAIN
 from gateway.core.reuse import may_reuse
 from gateway.core.unsafe_methods import invalidates
@@ -60,15 +62,17 @@ class OriginStore:
     Args:
         pages: the page store.
         limit: the most bytes that are kept for one target.
+        origin: the origin's host and port, to which its cache groups are confined.
     """
 
-    def __init__(self, pages: PageStore, limit: int) -> None:
+    def __init__(self, pages: PageStore, limit: int, origin: str = "") -> None:
         self._pages: Final = pages
         self.limit: Final = limit
+        self._origin: Final = origin
 
     def generation(self, path: str) -> int:
-        """The generation of a path's tags, to be read before a request for it is sent."""
-        return self._pages.generation(tags_of_uri(path))
+        """The generation of a path's tags, to be read before a request for it is sent; its groups are not known yet."""
+        return self._pages.generation((*tags_of_uri(path), ANY_GROUP))
 
     def resource(self, key: CacheKey | None) -> Resource | None:
         """What is stored under exactly this key now."""
@@ -114,7 +118,13 @@ class OriginStore:
         resource = with_variant(
             self.resource(exchange.key), variant, exchange.head.fields, key=exchange.key, tags=tags, limit=self.limit
         )
-        return self._pages.put(resource, generation=generation)
+        return self._put(resource, generation)
+
+    def _put(self, resource: Resource, generation: int) -> str | None:
+        """Store a resource, with the groups of all its variants (RFC 9875 §2)."""
+        groups = (group for one in resource.responses for group in groups_of(one.fields, self._origin))
+        paths = (tag for tag in resource.tags if kind_of(tag) != KIND)
+        return self._pages.put(replace(resource, tags=tuple(dict.fromkeys((*paths, *groups)))), generation=generation)
 
     def freshen(self, exchange: Exchange, answered: Answered) -> Variant | None:
         """Let a 304 update what it speaks of (RFC 9111 §4.3.4).
@@ -151,7 +161,7 @@ class OriginStore:
             # Somebody else has stored anew since the look-up, and what he stored is newer than what we asked about.
             return served
         if variants:
-            self._pages.put(replace(base, variants=tuple(variants)), generation=answered.generation)
+            self._put(replace(base, variants=tuple(variants)), answered.generation)
         else:
             self._pages.discard(base.key)
         return served
@@ -170,7 +180,7 @@ class OriginStore:
             self._drop(resource, held)
             return
         variants = tuple(kept if variant is held else variant for variant in resource.variants)
-        self._pages.put(replace(resource, variants=variants), generation=answered.generation)
+        self._put(replace(resource, variants=variants), answered.generation)
 
     def outdate(self, exchange: Exchange, answered: Answered) -> None:
         """Drop the stored response that an answer which is not stored itself has replaced."""
@@ -193,9 +203,10 @@ class OriginStore:
         return resource.variant_of(stored)
 
     def written(self, head: RequestHead, status: int, response: Fields, origins: Sequence[str]) -> frozenset[str]:
-        """The tags that an answered write drops (RFC 9111 §4.4)."""
+        """The tags that an answered write drops (RFC 9111 §4.4), and the groups that its answer names (RFC 9875 §3)."""
         targets = invalidates(head.method, status, str(head.target), response, origins)
-        return frozenset(tag for target in targets for tag in tags_of_uri(target.partition("?")[0]))
+        groups = invalidated_by(head.method, response, self._origin)
+        return groups.union(tag for target in targets for tag in tags_of_uri(target.partition("?")[0]))
 
     def _selected(self, exchange: Exchange) -> tuple[Resource | None, StoredResponse | None]:
         """The response that the look-up selected, if it is stored still."""
@@ -239,4 +250,4 @@ class OriginStore:
         rest = resource.kept(lambda other: other is not variant)
         self._pages.discard(resource.key)
         if rest is not None:
-            self._pages.put(rest, generation=self._pages.generation(rest.tags))
+            self._put(rest, self._pages.generation((*rest.tags, ANY_GROUP)))

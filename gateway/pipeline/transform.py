@@ -16,6 +16,7 @@ from gateway.core.absence import is_empty_page, says_absent
 from gateway.core.conditional import mint_etag
 from gateway.core.errors import is_v3
 from gateway.core.fields import cache_control
+from gateway.core.groups import emitted
 from gateway.core.model import Fields
 from gateway.core.visibility import kind_of
 from gateway.pipeline.entry import Entry
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 # Above this, rewriting and hashing leave the event loop: at 200 MB/s this many bytes hold it for about 1 ms.
 OFF_LOOP_BYTES: Final = 256 * 1024
+
+# As the gateway itself writes it.
+CACHE_GROUPS: Final = "Cache-Groups"
 
 # Fields that speak of the exact bytes of a body, and lie once links in it have been rewritten.
 _BYTE_EXACT: Final = ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
@@ -165,16 +169,25 @@ def unstorable(page: Page, *, absent: bool = False) -> str | None:
     return "no-store" if said.no_store or said.private else None
 
 
-def own_fields(page: Page) -> Fields:
+def own_fields(page: Page, entry: Entry) -> Fields:
     """The fields of a stored page for the one whose request brought it: warnings, ids and timings are that one's.
 
-    Not the controller's rate budget, which the cache makes meaningless.
+    Not the controller's rate budget, which the cache makes meaningless; but what the gateway says of the page itself.
     """
-    return Fields(pair for pair in page.fields if not pair[0].lower().startswith(("ratelimit", "x-ratelimit-")))
+    said = [pair for pair in entry.fields if pair[0] == CACHE_GROUPS]
+    own = (pair for pair in page.fields if not pair[0].lower().startswith(("ratelimit", "x-ratelimit-")))
+    return Fields([*own, *said])
 
 
 async def mint(
-    page: Page, key: CacheKey, rule: CacheRule, tags: tuple[str, ...], now: float, *, fetch_seconds: float = 0.0
+    page: Page,
+    key: CacheKey,
+    rule: CacheRule,
+    tags: tuple[str, ...],
+    now: float,
+    *,
+    fetch_seconds: float = 0.0,
+    groups: bool = False,
 ) -> Entry:
     """The entry for a page: validator minted, per-request fields off, expiry written down.
 
@@ -185,6 +198,7 @@ async def mint(
         tags: what must drop it.
         now: when it had arrived, epoch seconds.
         fetch_seconds: how long the controller took for it.
+        groups: whether caches behind the gateway are told what the page shows (RFC 9875 §2).
     """
     negative = page.status != 200 or (rule.negative_ttl > 0 and is_empty_page(page.body))
     windows = (0.0, 0.0) if page.status != 200 else (rule.stale_while_revalidate, rule.stale_if_error)
@@ -195,6 +209,8 @@ async def mint(
     if not is_v3(key.path):
         # On v3 it depends on who asks (representation.from_entry).
         fields = fields.plus(*(("Vary", value) for value in page.fields.get_all("vary")))
+    if groups and (named := emitted(tags)):
+        fields = fields.plus((CACHE_GROUPS, named))
     return Entry(
         key=key,
         fields=fields,

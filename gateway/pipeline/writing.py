@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.groups import invalidated_by
+from gateway.core.groups import emitted, invalidated_by
 from gateway.core.invalidation import SAFE_METHODS, dropped_by
 from gateway.core.model import Fields, Target
 from gateway.pipeline.exchange import Exchange
@@ -50,9 +50,18 @@ class Writes:
         jobs: the jobs that the gateway watches.
     """
 
-    def __init__(self, *, upstream: Upstream, store: PageStore, outgoing: Outgoing, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        upstream: Upstream,
+        store: PageStore,
+        outgoing: Outgoing,
+        clock: Callable[[], float],
+        groups: bool = False,
+    ) -> None:
         self._upstream: Final = upstream
         self._store: Final = store
+        self._groups: Final = groups
         self.outgoing = outgoing
         self._pending: Final = PendingJobs()
         self._settling: Final[set[asyncio.Task[None]]] = set()
@@ -135,6 +144,8 @@ class Writes:
         drops |= invalidated_by(request.method, head.fields, request.fields.get("host") or "")
         if not 400 <= head.status < 500:
             self._store.invalidate(drops)
+            if self._groups and (named := emitted(drops)):
+                response.head = replace(head, fields=head.fields.plus(("Cache-Group-Invalidation", named)))
         if head.status == 202:
             location = head.fields.get("location")
             self._pending.remember(location, drops)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import KIB, MIB, Ratio, ReadError, Scalar, Size, format_size
+from gateway.settings.scalars import KIB, MIB, Boolean, Ratio, ReadError, Scalar, Size, format_size
 from gateway.settings.section import Section
 
 _PERCENT: Final = re.compile(r"(100|[1-9]?[0-9])%")
@@ -68,6 +68,9 @@ several principals share are not counted."""
     """The share of hits whose page is fetched anew behind the answer and compared, one at a time: `0.001` is one of \
 a thousand. What differs had changed past this gateway; `gateway_cache_drift_checks_total` counts it."""
 
+    emit_groups: Boolean = False
+    """Whether pages of mode `policy` say which types of resources they show (`Cache-Groups`), and answers to writes \
+which they change (`Cache-Group-Invalidation`, RFC 9875), for caches between the gateway and its clients."""
     compression: Compression = Compression()
     """Encoded forms of stored pages."""
 

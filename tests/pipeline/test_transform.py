@@ -171,12 +171,17 @@ async def test_minting(size: int) -> None:
     assert entry.etag.startswith('"')
 
 
-def test_who_fetched_a_page_gets_its_own_warnings_and_ids() -> None:
+async def test_who_fetched_a_page_gets_its_own_warnings_and_ids() -> None:
     """controller.md §4: X-Cf-Warnings are kept, and not replayed."""
     answer = page(
         JSON, ("X-Cf-Warnings", "w"), ("X-VCAP-Request-ID", "a::b"), ("Vary", "Accept"), ("X-RateLimit-Limit", "1")
     )
-    assert [name for name, _ in own_fields(answer)] == ["Content-Type", "X-Cf-Warnings", "X-VCAP-Request-ID", "Vary"]
+    own = ["Content-Type", "X-Cf-Warnings", "X-VCAP-Request-ID", "Vary"]
+    rule = CacheRule(CacheMode.POLICY, ttl=10)
+    entry = await mint(answer, KEY, rule, ("processes",), 100.0)
+    assert [name for name, _ in own_fields(answer, entry)] == own
+    entry = await mint(answer, KEY, rule, ("processes", "processes:0123"), 100.0, groups=True)
+    assert own_fields(answer, entry).pairs[-1] == ("Cache-Groups", '"processes"')
 
 
 @pytest.mark.parametrize(("path", "kept"), [("/v3/processes", None), ("/", "Accept"), ("/other", "Accept")])

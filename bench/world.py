@@ -26,11 +26,20 @@ BIG_ROWS: Final = 5000
 
 # Gateways that differ from gateway.yaml: file, port, settings.
 VARIANTS: Final[tuple[tuple[str, int, dict[str, Any]], ...]] = (
-    ("valkey.yaml", 18086, {"shared_store": {"url": "valkey://127.0.0.1:18379"}}),
+    (
+        "valkey.yaml",
+        18086,
+        {
+            "shared_store": {
+                "url": "valkey://127.0.0.1:18379",
+                "hmac_key": "of the benchmark alone, and of nothing else",
+            }
+        },
+    ),
     ("workers.yaml", 18088, {"workers": 2}),
     ("single.yaml", 18092, {}),
     ("idle.yaml", 18094, {}),
-    ("tls.yaml", 18090, {"listen": {"tls": {"cert_file": "cert.pem", "key_file": "key.pem"}}}),
+    ("tls.yaml", 18090, {"listen": {"tls": {"certificate_file": "cert.pem", "key_file": "key.pem"}}}),
 )
 
 # How every script asks: another request id each time.

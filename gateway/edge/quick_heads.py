@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from gateway.core.errors import Denial
 from gateway.core.model import Fields, RequestHead, Target
-from gateway.edge.receive import canonical
+from gateway.edge.receive import asked_for, canonical
 from gateway.pipeline.known import Held, Known
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ _ORDINARY: Final = frozenset(
 )
 _MOST_FIELDS: Final = 64
 _LONGEST: Final = 4096  # bytes of a remembered line or field block
-_REMEMBERED: Final = 1024  # of each, twice
-_LINES_OF_A_BLOCK: Final = 256
-_HOST: Final = Fields((("Host", "a"),))
+_REMEMBERED: Final = 2048  # of each, twice
+_LINES_OF_A_BLOCK: Final = 2048
 
 
 T = TypeVar("T")
@@ -208,15 +207,12 @@ class QuickHeads:
         found = _LINE.fullmatch(line)
         if found is None:
             return None
-        method = found[1].decode("ascii")
         raw = (found[2] + (found[3] or b"")).decode("ascii")
         try:
-            head = canonical(
-                RequestHead(method, Target(raw), _HOST), self._limits, strict_api=self._strict_api, prefix=self._prefix
-            )
+            target = asked_for(raw, strict_api=self._strict_api, prefix=self._prefix)
         except Denial:
             return None
-        return self._lines.remember(line, (method, head.target))
+        return self._lines.remember(line, (found[1].decode("ascii"), target))
 
     def _block(self, rest: bytes) -> _Block | None:
         """Read field lines, in which the values of token and id are empty."""

@@ -105,10 +105,24 @@ def canonical(
         raise Denial(Reason.BAD_REQUEST, "a field value is not UTF-8")
     if sum(len(name) + len(value) for name, value in head.fields) > limits.max_header_bytes:
         raise Denial(Reason.FIELDS_TOO_LARGE, f"at most {limits.max_header_bytes} bytes of fields")
-    target = targets.parse(str(head.target), strict_api=strict_api)
+    return replace(head, target=asked_for(str(head.target), strict_api=strict_api, prefix=prefix))
+
+
+def asked_for(raw: str, *, strict_api: bool, prefix: str) -> Target:
+    """The canonical target of a request line, as the controller will be asked for it.
+
+    Args:
+        raw: the target as it came.
+        strict_api: whether targets are read as the Cloud Controller reads them.
+        prefix: the path of the public URL, "" for none.
+
+    Raises:
+        Denial: it is no acceptable target.
+    """
+    target = targets.parse(raw, strict_api=strict_api)
     if prefix and (target.path == prefix or target.path.startswith(f"{prefix}/")):
         target = replace(target, path=target.path.removeprefix(prefix) or "/")
-    return replace(head, target=target)
+    return target
 
 
 def _acceptable_host(host: str) -> bool:

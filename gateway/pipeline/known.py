@@ -18,32 +18,36 @@ if TYPE_CHECKING:
     from gateway.pipeline.exchange import Reply
 
 # Answers are let go of when the second is over or there are so many, lest dropped pages live on in them.
-_MOST_HELD: Final = 256
+_MOST_HELD: Final = 4096
+_MOST_BYTES_HELD: Final = 16 << 20
 _LARGEST_HELD: Final = 64 * 1024
 
 
 class Held:
     """The answers that are held at the moment; one for all that is known of heads in a process."""
 
-    __slots__ = ("_by", "_second")
+    __slots__ = ("_by", "_bytes", "_second")
 
     def __init__(self) -> None:
         self._second = 0
+        self._bytes = 0
         self._by: Final[list[Known]] = []
 
     def __len__(self) -> int:
         return len(self._by)
 
-    def note(self, known: Known, now: float) -> None:
+    def note(self, known: Known, size: int, now: float) -> None:
         """Another answer is held from now on; those of an earlier second are no longer.
 
         Args:
             known: who holds it.
+            size: bytes of its body.
             now: epoch seconds.
         """
         second = int(now)
-        if second != self._second or len(self._by) >= _MOST_HELD:
-            self._second = second
+        self._bytes += size
+        if second != self._second or len(self._by) >= _MOST_HELD or self._bytes > _MOST_BYTES_HELD:
+            self._second, self._bytes = second, size
             for one in self._by:
                 one.forget()
             self._by.clear()
@@ -80,9 +84,10 @@ class Known:
         self.age = self.ttl = 0
 
     def settle(self, policy: Policy, route: Route | None, principal: Principal | None, key: CacheKey | None) -> None:
-        """Keep what the steps before the look-up came to."""
+        """Keep what the steps before the look-up came to; how a page was written down is the same for everybody."""
+        if self.policy is not policy:
+            self.forget()
         self.policy, self.route, self.principal, self.key = policy, route, principal, key
-        self.forget()
 
     def served(self, entry: Entry, age: int, ttl: int, reply: Reply, now: float) -> None:
         """Keep how a fresh page was written down, for the rest of this second.
@@ -94,9 +99,10 @@ class Known:
             reply: the answer.
             now: epoch seconds.
         """
-        if isinstance(reply.body, bytes) and len(reply.body) > _LARGEST_HELD:
+        size = len(reply.body) if isinstance(reply.body, bytes) else 0
+        if size > _LARGEST_HELD:
             return
-        self._held.note(self, now)
+        self._held.note(self, size, now)
         self.entry, self.age, self.ttl, self.reply = entry, age, ttl, reply
 
     def forget(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from grafana.build import Page, render
-from grafana.pages_policy import ACCESS, CACHE, LIMITS
+from grafana.pages_policy import ACCESS, CACHE, LIMITS, SHARED
 from grafana.pages_service import OVERVIEW, PROCESS, UPSTREAM
 
-PAGES: tuple[Page, ...] = (OVERVIEW, CACHE, ACCESS, LIMITS, UPSTREAM, PROCESS)
+PAGES: tuple[Page, ...] = (OVERVIEW, CACHE, ACCESS, LIMITS, UPSTREAM, SHARED, PROCESS)
 FOLDER = Path(__file__).parent / "dashboards"
 
 

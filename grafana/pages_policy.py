@@ -91,6 +91,38 @@ CACHE = Page(
                 stacked=True,
             ),
         ),
+        "Encoded forms": (
+            Panel(
+                "Made",
+                "Encoded forms of pages that clients would have liked, by what came of it.",
+                "ops",
+                (
+                    Query(
+                        f"sum by (coding, result) (rate(gateway_cache_compressions_total{R}))", "{{coding}} {{result}}"
+                    ),
+                ),
+            ),
+            Panel(
+                "Size",
+                "Of encoded forms, as a share of the pages.",
+                "percentunit",
+                (
+                    Query(
+                        'sum by (coding) (gateway_cache_compression_bytes_total{side="out"})'
+                        ' / sum by (coding) (gateway_cache_compression_bytes_total{side="in"})',
+                        "{{coding}}",
+                    ),
+                ),
+                most=1,
+            ),
+            Panel(
+                "Time",
+                "Spent making them, beside the event loop: cores in use.",
+                "short",
+                (Query(f"sum by (coding) (rate(gateway_cache_compression_seconds_total{R}))", "{{coding}}"),),
+                stacked=True,
+            ),
+        ),
         "Memory": (
             Panel(
                 "Bytes",
@@ -118,6 +150,85 @@ CACHE = Page(
         ),
     },
     by_route=True,
+)
+
+SHARED = Page(
+    "shared",
+    "Shared store",
+    "What several gateways have in common: pages, invalidations, counts. Without `shared_store` all is quiet.",
+    {
+        "Now": (
+            Panel(
+                "Store up",
+                "1 while every process asks the shared store.",
+                "short",
+                (Query("min(gateway_shared_store_up)"),),
+                good=1,
+                bad=0.5,
+                single=True,
+            ),
+            Panel(
+                "In touch",
+                "1 while every process knows of all writes through others; one that does not serves nothing it stored.",
+                "short",
+                (Query("min(gateway_shared_store_in_touch)"),),
+                good=1,
+                bad=0.5,
+                single=True,
+            ),
+            Panel(
+                "Processes",
+                "That share the store.",
+                "short",
+                (Query("max(gateway_shared_store_processes)"),),
+                single=True,
+            ),
+        ),
+        "Commands": (
+            Panel(
+                "Commands",
+                "By how they ended; `open` was not sent, because the store is away.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_shared_store_commands_total{R}))", "{{result}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Mean duration",
+                "Of commands that were answered.",
+                "s",
+                (
+                    Query(
+                        f"sum(rate(gateway_shared_store_command_seconds_total{R}))"
+                        f' / sum(rate(gateway_shared_store_commands_total{{result="ok"}}{R}))',
+                        "mean",
+                    ),
+                ),
+            ),
+            Panel(
+                "Lost",
+                "How often the store was found to be away, and processes out of touch with each other.",
+                "ops",
+                (
+                    Query(f"sum(rate(gateway_shared_store_away_total{R}))", "away"),
+                    Query(f"sum(rate(gateway_shared_store_out_of_touch_total{R}))", "out of touch"),
+                ),
+            ),
+        ),
+        "Pages and invalidations": (
+            Panel(
+                "Pages",
+                "Asked for and offered, by result.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_shared_store_pages_total{R}))", "{{result}}"),),
+            ),
+            Panel(
+                "Invalidations",
+                "Announced and received, by result.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_shared_store_invalidations_total{R}))", "{{result}}"),),
+            ),
+        ),
+    },
 )
 
 ACCESS = Page(

@@ -326,6 +326,15 @@ PROCESS = Page(
                 "Under way", "Exchanges under way.", "short", (Query("sum(gateway_requests_in_flight)"),), single=True
             ),
             Panel(
+                "Workers missing",
+                "Processes that are to serve and do not; those that ended unasked are replaced.",
+                "short",
+                (Query("sum(gateway_workers) - sum(gateway_workers_up)"),),
+                good=0,
+                bad=1,
+                single=True,
+            ),
+            Panel(
                 "Settings in force",
                 "How many different ones the instances have; more than one is a roll-out, or one that was left behind.",
                 "short",
@@ -424,12 +433,13 @@ PROCESS = Page(
             ),
             Panel(
                 "Broken off",
-                "Answers not delivered in full, requests that could not be parsed, log lines nobody took.",
+                "Answers not in full, requests that were none, log lines nobody took, workers that ended unasked.",
                 "reqps",
                 (
                     Query(f"sum(rate(gateway_aborted_total{R}))", "not in full"),
                     Query(f"sum(rate(gateway_malformed_requests_total{R}))", "not HTTP"),
                     Query(f"sum(rate(gateway_log_lines_lost_total{R}))", "log lines lost"),
+                    Query(f"sum(rate(gateway_worker_restarts_total{R}))", "workers replaced"),
                 ),
             ),
         ),

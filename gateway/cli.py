@@ -208,11 +208,14 @@ def _refuse_leaks(path: Path, settings: Settings) -> None:
 
 @contextmanager
 def _faulty_keys(path: Path) -> Iterator[None]:
-    """Keys that cannot be used are a fault of the settings."""
+    """Keys and certificates that cannot be used are a fault of the settings."""
+    from gateway.edge.tls import TlsError
     from gateway.identity.keys import KeyLoadError
 
     try:
         yield
+    except TlsError as error:
+        _fail(f"{path}: {error}", 2)
     except KeyLoadError as error:
         _fail(f"{path}: auth.keys: {error}", 2)
 
@@ -236,7 +239,9 @@ def _supervise(config: Path) -> NoReturn:
         raw = read_file(str(config))
         settings = parse(raw, name=str(config), base=config.parent)
         _refuse_leaks(config, settings)
-        _serve(Supervisor(config, raw, settings).run())
+        with _faulty_keys(config):
+            supervisor = Supervisor(config, raw, settings)
+        _serve(supervisor.run())
     except (ConfigError, StartError) as error:
         _fail(str(error), 2)
 

@@ -36,6 +36,7 @@ def observe_parts(gateway: Gateway) -> None:
     _edge(gateway)
     observe_lifecycle(observe, reloads=gateway.reloader, workers=_Alone())
     _sharing(gateway)
+    _doors(gateway)
     observe(
         "gateway_log_lines_lost_total",
         "Lines that could not be written to standard error: a full disk, a reader that has gone.",
@@ -257,6 +258,31 @@ def observe_lifecycle(observe: Callable[..., None], *, reloads: Reloads, workers
     for name, text, read, label, merge in described:
         observe(name, text, read, label, merge=merge)
     return tuple(name for name, *_ in described)
+
+
+def _doors(gateway: Gateway) -> None:
+    observe, doors = gateway.metrics.observe, gateway.doors
+    observe(
+        "gateway_connections_refused_total",
+        "Connections that came to no HTTP, by why: tls (no handshake), proxy-protocol (its header is malformed, "
+        "missing, late or not from a trusted peer), crowded (too many at once before HTTP), exhausted (no descriptors "
+        "or memory; accepted later).",
+        doors.refused,
+        "reason",
+    )
+    observe(
+        "gateway_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of a listener expires, by listener: listen, admin.",
+        doors.expiries,
+        "listener",
+        merge="min",
+    )
+    observe(
+        "gateway_tls_certificate_changes_total",
+        "Certificates whose files had changed: applied, or refused because they cannot be used.",
+        doors.exchanges,
+        "result",
+    )
 
 
 def _sharing(gateway: Gateway) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import assembly
 from gateway.core.invalidation import EVERYTHING
+from gateway.edge.tls import TlsError
 from gateway.identity.keys import KeyLoadError
 from gateway.limits.memory import MemoryCounters
 from gateway.limits.shared import SharedCounters
@@ -115,6 +116,8 @@ class Reloader:
             faults = tuple(str(fault) for fault in error.faults)
         except KeyLoadError as error:
             faults = (f"auth.keys: {error}",)
+        except TlsError as error:
+            faults = (str(error),)
         except ReloadError as error:
             faults = error.faults
         return Reloaded(reloaded=False, faults=faults)
@@ -130,6 +133,7 @@ class Reloader:
         )
         if (gateway.origins is None) != (assembly.origins(settings, gateway.client) is None):
             raise ReloadError("upstream.advertised_urls: with route_table none, links or none needs a restart")
+        gateway.doors.check()
         identity = assembly.identity(settings)
         judged_otherwise = old.auth != settings.auth or not identity.alike(gateway.identity)
         if judged_otherwise:

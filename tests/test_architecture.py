@@ -13,7 +13,7 @@ ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "teleme
 ROOTS = frozenset(
     {
         *("app", "assembly", "observed", "catalogue", "tracing", "cli", "cache_cli"),
-        *("check", "lint", "explain", "demo", "reload", "upstreams", "workers", "sharing", "__main__"),
+        *("check", "lint", "explain", "demo", "reload", "doors", "upstreams", "workers", "sharing", "__main__"),
     }
 )
 

@@ -168,7 +168,7 @@ async def test_who_waits_in_the_queue_when_the_listener_closes_is_served(
     start_gateway, stub: Stub, connect: Connect
 ) -> None:
     gateway = await start_gateway(stub.url, drain="5s")
-    for listener in gateway._listeners:
+    for listener in gateway.doors._listeners:
         listener._loop.remove_reader(listener._socket.fileno())  # as a busy process would not have come to it
     wires = [await connect(gateway.url) for _ in range(40)]
     for wire in wires:

@@ -75,7 +75,10 @@ def head_of(request: web.BaseRequest) -> RequestHead:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
-    """The IP address of a connection's peer, "" for a unix socket, and the scheme that is spoken on it."""
+    """The IP address of a connection's peer or of whom it speaks for, "" for a unix socket, and the scheme spoken."""
+    told: str | None = getattr(transport.get_protocol(), "client", None)
+    if told is not None:  # by a trusted peer, before HTTP began
+        return told, "https" if transport.get_extra_info("sslcontext") else "http"
     peer = transport.get_extra_info("peername")
     return peer[0] if isinstance(peer, tuple) else "", "https" if transport.get_extra_info("sslcontext") else "http"
 

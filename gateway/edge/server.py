@@ -81,6 +81,7 @@ class Connection(Stepped):
         self._boundary: Final = Boundary()
         self._caller: Caller | None = None
         self._handed_over: Begun | None = None
+        self.client: str | None = None
 
     def data_received(self, data: bytes) -> None:
         """Let the hit lane answer, else parse."""
@@ -225,9 +226,13 @@ class Server(web.Server):
         if self._lane is not None:
             self._lane.adopt(None)
 
-    def __call__(self) -> RequestHandler:
-        """A protocol for a new connection."""
-        return Connection(
+    def __call__(self, client: str | None = None) -> RequestHandler:
+        """A protocol for a new connection.
+
+        Args:
+            client: IP address of the client that a trusted peer speaks for; None for the peer itself.
+        """
+        connection = Connection(
             self,
             self._lane,
             wheel=self._wheel,
@@ -235,6 +240,8 @@ class Server(web.Server):
             loop=self._loop,
             **self._kwargs,
         )
+        connection.client = client
+        return connection
 
     def _request(
         self,

@@ -71,6 +71,18 @@ Issuer = Annotated[
 ]
 Url = Annotated[str, Scalar("a URL such as https://api.example.org", _url, _URI, str, "URL")]
 Origin = Annotated[str, Scalar("an origin such as https://api.example.org", _origin, _URI, str, "origin")]
+
+
+def _trusted(value: object) -> Network | str:
+    return "unix" if value == "unix" else _network(value)
+
+
+TrustedPeer = Annotated[
+    Network | str,
+    Scalar(
+        "an IP address, a network such as 10.0.0.0/8, or unix", _trusted, {"type": "string"}, str, "network or `unix`"
+    ),
+]
 IPNetwork = Annotated[
     Network, Scalar("an IP address or network such as 10.0.0.0/8", _network, {"type": "string"}, str, "network")
 ]

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from gateway.core.routes import Access, RouteOverride
-from gateway.settings.addresses import Host, IPNetwork, Url
+from gateway.settings.addresses import Host, TrustedPeer, Url
 from gateway.settings.auth import Auth
 from gateway.settings.cache import Cache
 from gateway.settings.edge import Limits
 from gateway.settings.errors import Problem
+from gateway.settings.listen import Mode, SocketPath, Tls
 from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
 from gateway.settings.scalars import (
@@ -50,6 +51,15 @@ class Listen(Section):
 eighths of it on, idle connections are closed after a second."""
     max_connections_per_address: Count | None = None
     """The most from one IPv4 address or IPv6 /64, `trusted_proxies` excepted; further ones get a 503."""
+    tls: Tls | None = None
+    """Speak TLS; without it plain HTTP."""
+    proxy_protocol: Literal["off", "optional", "required"] = "off"
+    """Whether connections begin with a PROXY header (version 1 or 2) that names the client. `optional` reads it when \
+one of `trusted_proxies` sends it; `required` lets nobody else in."""
+    unix_socket: SocketPath | None = None
+    """Listen there as well, in plain HTTP; its peers are `unix` in `trusted_proxies`."""
+    unix_socket_mode: Mode = 0o660
+    """Who may connect there."""
 
 
 class Admin(Section):
@@ -62,6 +72,8 @@ class Admin(Section):
     token: Secret | None = None
     """What its pages ask for: as a bearer token, or as the password of a browser that only reads. `/healthz` asks for \
 nothing. At least 16 characters, best given as `${NAME}`."""
+    tls: Tls | None = None
+    """Speak TLS; with a `client_ca_file` only operators with a certificate get in."""
 
     def problems(self) -> Iterator[Problem]:
         """A token that no client could send, or that could be guessed."""
@@ -104,7 +116,7 @@ class Settings(Section):
     """The page cache of the process."""
     shared_store: SharedStore | None = None
     """A Valkey or Redis that several gateway processes share; without it each is alone."""
-    trusted_proxies: tuple[IPNetwork, ...] = ()
+    trusted_proxies: tuple[TrustedPeer, ...] = ()
     """Peers whose `X-Forwarded-*` and `Forwarded` fields are believed; those of all others are replaced."""
     limits: Limits = Limits()
     """What a request may measure, and how long a client may take."""
@@ -150,6 +162,9 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Problem]:
     match sections:
         case {"listen": Listen() as listen, "admin": Admin() as admin} if listen.port == admin.port != 0:
             yield Problem(("admin", "port"), "another port than listen.port", str(admin.port))
+    match sections:
+        case {"listen": Listen(proxy_protocol="optional" | "required" as mode), "trusted_proxies": ()}:
+            yield Problem(("listen", "proxy_protocol"), "off, since there are no trusted_proxies", mode)
     match sections:
         case {"routes": tuple() as rows, "route_table": str() as table}:
             if not rows and table == "none":

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.admin.guard import guard
 from gateway.admin.server import application
 from gateway.core.invalidation import EVERYTHING
-from gateway.edge.listeners import open_tcp
+from gateway.doors import Doors, forget_sockets, open_sockets
 from gateway.lint import refused
 from gateway.live.recent import Recent
 from gateway.observed import observe_lifecycle
@@ -63,6 +63,7 @@ class Supervisor:
         self._latest = raw
         self.settings = settings
         self._log: Final = structlog.get_logger("gateway")
+        self._doors: Final = Doors(settings, self._log)
         self._sockets: Final[list[socket.socket]] = []
         self._slots: Final[list[Slot]] = []
         self._turn: Final = asyncio.Lock()
@@ -146,19 +147,16 @@ class Supervisor:
 
     async def _start(self) -> None:
         settings = self.settings
-        listen = settings.listen
-        self._sockets.extend(open_tcp(listen.host, listen.port, backlog=listen.backlog))
+        self._sockets.extend(open_sockets(settings))
         workers = count(settings)
         for number in range(1, workers + 1):
             self._slots.append(Slot(number, self._sockets, self._told, self._announce, self._ended))
         await asyncio.gather(*(slot.begin() for slot in self._slots))
         await self._start_admin()
-        host, port = self._sockets[0].getsockname()[:2]
-        at, admin_port = self._admin.addresses[0][:2] if self._admin else ("", 0)
         self._log.info(
             "listening",
-            url=_url(host, port),
-            admin=_url(at, admin_port),
+            url=self._doors.url_of(self._sockets[0]),
+            admin=self._doors.admin_url,
             public_url=settings.public_url,
             workers=workers,
         )
@@ -182,8 +180,8 @@ class Supervisor:
         guard(app, self.settings.admin.token)
         app.middlewares.append(self._asked)
         self._admin = web.AppRunner(app, access_log=None)
-        await self._admin.setup()
-        await web.TCPSite(self._admin, self.settings.admin.host, self.settings.admin.port).start()
+        await self._doors.open_admin(self._admin)
+        self._doors.watch()
 
     async def _stop(self) -> None:
         self.draining = True
@@ -196,6 +194,8 @@ class Supervisor:
         await asyncio.gather(*ends)
         hurried.cancel()
         await asyncio.gather(hurried, *self._tasks, return_exceptions=True)
+        forget_sockets(self.settings)
+        await self._doors.close_admin()
         if self._admin is not None:
             await self._admin.cleanup()
 
@@ -274,6 +274,7 @@ class Supervisor:
             faults = ("no worker answered",) if first is None else tuple(first["faults"])
             return Reloaded(reloaded=False, faults=faults)
         self._latest = raw
+        self._doors.adopt(new)
         answers = await asyncio.gather(*(slot.ask("reload", raw, within=_RELOAD) for slot in serving[1:]))
         for slot, answer in zip(serving[1:], answers, strict=True):
             if answer is None or not answer["reloaded"]:
@@ -283,10 +284,6 @@ class Supervisor:
         if old.log.level != self.settings.log.level:
             configure(level=self.settings.log.level, style=self.settings.log.format)
         return Reloaded(reloaded=True, changed=tuple(first["changed"]), needs_restart=tuple(first["needs_restart"]))
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 __all__ = ["StartError", "Supervisor"]

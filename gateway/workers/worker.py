@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from gateway.app import LINGER, Gateway
+from gateway.edge.tls import TlsError
 from gateway.identity.keys import KeyLoadError
 from gateway.settings import ConfigError, parse
 from gateway.telemetry.log import configure
@@ -81,6 +82,8 @@ class Worker:
             await gateway.start()
         except ConfigError as error:
             return {"faults": [str(fault) for fault in error.faults]}
+        except TlsError as error:
+            return {"faults": [f"{start['name']}: {error}"]}
         except KeyLoadError as error:
             return {"faults": [f"{start['name']}: auth.keys: {error}"]}
         return {"faults": []}

@@ -180,10 +180,13 @@ def test_the_bases_of_these_tests_are_good():
             GOOD + "trusted_proxies:\n  - 10.0.0.0/8\n  - 10.0.0.1/8\n  - x\n",
             [
                 (
-                    "f.yaml:6: trusted_proxies[1]: expected an IP address or network such as 10.0.0.0/8, "
+                    "f.yaml:6: trusted_proxies[1]: expected an IP address, a network such as 10.0.0.0/8, or unix, "
                     'found "10.0.0.1/8"; the network of that address is 10.0.0.0/8'
                 ),
-                'f.yaml:7: trusted_proxies[2]: expected an IP address or network such as 10.0.0.0/8, found "x"',
+                (
+                    "f.yaml:7: trusted_proxies[2]: expected an IP address, a network such as 10.0.0.0/8, or unix, "
+                    'found "x"'
+                ),
             ],
             id="networks",
         ),

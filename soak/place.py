@@ -113,7 +113,7 @@ class Site:
         memory = descriptors = 0
         for process in (psutil.Process(self.process.pid), *self.workers()):
             try:
-                memory += process.memory_info().rss
+                memory += process.memory_full_info().pss  # what processes share counts once
                 descriptors += process.num_fds()
             except psutil.NoSuchProcess:
                 continue

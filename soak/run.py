@@ -31,6 +31,7 @@ from truth import Got, Pair, Told, Truth  # noqa: E402
 
 from gateway.sandbox.faults import Break, Fault  # noqa: E402
 from gateway.sandbox.people import person  # noqa: E402
+from tests.shared.servers import Server, server  # noqa: E402
 
 WHO = ("admin", "global_auditor", "space_developer", "space_auditor", "org_manager", "no_roles")
 TTL = 5.0  # of the built-in lists
@@ -59,10 +60,11 @@ class Soak:
         site: everything, started.
         http: to ask with.
         seed: of all that is random.
+        store: what the workers share, None for nothing.
     """
 
-    def __init__(self, site: Site, http: aiohttp.ClientSession, seed: int) -> None:
-        self.site, self.http = site, http
+    def __init__(self, site: Site, http: aiohttp.ClientSession, seed: int, store: Server | None = None) -> None:
+        self.site, self.http, self.store = site, http, store
         self.random = random.Random(seed)
         self.truth = Truth()
         self.changes = 0
@@ -236,7 +238,9 @@ class Soak:
 
     async def trouble(self) -> None:
         """One thing that goes wrong, for a while; nothing is changed meanwhile, so that the truth stays known."""
-        name = self.random.choice([*FAULTS, "reload", "reload", "faulty reload", "rotation", "rotation", "uaa", "kill"])
+        name = self.random.choice([*FAULTS, "reload", "reload", "faulty reload", "rotation", "rotation", "uaa"])
+        if self.store is not None and self.random.random() < 0.25:
+            name = self.random.choice(["worker killed", "store away"])
         if name in FAULTS:
             self.excused_until = time.monotonic() + 60
             self.lying = FAULTS[name].get("length_error", 0) == -7
@@ -256,12 +260,13 @@ class Soak:
             self.site.uaa.retire_old()
             self.site.uaa.rotate()
             await asyncio.sleep(11)  # the cool-down of fetches for unknown keys
-        elif name == "kill":
-            workers = self.site.workers()
-            if not workers:
-                return
-            self.excused_until = time.monotonic() + GRACE
-            self.random.choice(workers).kill()
+        elif name == "worker killed":
+            self.excused_until = time.monotonic() + GRACE  # its own requests are lost
+            self.random.choice(self.site.workers()).kill()
+        elif name == "store away" and self.store is not None:
+            self.store.kill()
+            await asyncio.sleep(self.random.uniform(0.5, 3.0))
+            await self.store.start()
         else:
             faulty = name == "faulty reload"
             self.site.write_settings(level=self.random.choice(["warning", "error"]), faulty=faulty)
@@ -327,6 +332,8 @@ def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     print(f"  answers judged {truth.judged}, wrong {len(truth.wrong)}; the most out of date by {truth.oldest:.2f} s")
     print(f"  failures not explained by a fault: {len(soak.unexplained)}")
     print(f"  memory {first[1] / 2**20:.1f} -> {last[1] / 2**20:.1f} MiB, {memory:+.2f} MiB/min (limit {limit:.1f})")
+    tenths = [samples[len(samples) * tenth // 10][1] / 2**20 for tenth in range(10)]
+    print(f"  memory on the way, in tenths of the last two thirds: {' '.join(f'{each:.1f}' for each in tenths)}")
     print(f"  descriptors {first[2]} -> {last[2]}, {descriptors:+.2f}/min; exit code {code}")
     for line in (*soak.truth.wrong[:10], *soak.unexplained[:10]):
         print(f"    {line}")
@@ -340,14 +347,20 @@ async def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--more", default="", help="further lines of settings, for instance 'workers: 2'")
+    parser.add_argument("--workers", type=int, default=2, help="more than one share a Valkey server")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder), given.more)
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        store, more = None, ""
+        if given.workers > 1:
+            store = await stack.enter_async_context(server())
+            shared = f"{{url: '{store.url}', hmac_key: {'k' * 32}}}"
+            more = f"workers: {given.workers}\nshared_store: {shared}"
+        site = Site(Path(folder), more)
         await site.start()
         timeout = aiohttp.ClientTimeout(total=20)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
-            soak = Soak(site, http, given.seed)
+            soak = Soak(site, http, given.seed, store)
             try:
                 await soak.run(given.seconds)
             finally:

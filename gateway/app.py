@@ -36,7 +36,7 @@ from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.tracing import traces
-from gateway.upstreams import Controllers
+from gateway.upstreams import Controllers, gate
 from gateway.workers.relay import RelayedPages, RelayedPipeline
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Gateway:
         self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
         self.limits = assembly.rate_limits(settings, self.sharing)
-        self.budget: Final = Budget(self.client, clock)
+        self.gate: Final = gate(settings, self.client)
+        self.budget: Final = Budget(self.gate or self.client, clock)
         self.metrics: Final = Metrics(__version__)
         self._traces: Final = traces(settings, self.metrics, clock)
         self.drift: Final = Drift(settings.cache.drift_sample, random.random)

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.telemetry import log
+from gateway.upstreams import observe_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ def observe_parts(gateway: Gateway) -> None:
     )
     gateway.identity.observe(observe)
     gateway.client.observe(gateway.metrics)
+    observe_gate(gateway.gate, gateway.metrics)
     _limits(gateway)
     _edge(gateway)
     observe_lifecycle(observe, reloads=gateway.reloader, workers=_Alone())

@@ -1,4 +1,4 @@
-"""The controllers of a gateway, put together from its settings: endpoints, balancer, resolver, probes, metrics."""
+"""The way to the controllers, put together from the settings: gate, balancer, endpoints, resolver, probes, metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 
 from gateway.assembly import upstream_host
 from gateway.core.breaker import State
+from gateway.core.concurrency import AdaptiveLimit
+from gateway.core.fair_slots import FairSlots
 from gateway.core.retry import RetryBudget
+from gateway.pipeline.gate import Gate
 from gateway.upstream.balancer import Balancer
 from gateway.upstream.client import Client, Sizes, Timeouts
 from gateway.upstream.endpoint import Endpoint
@@ -19,11 +22,62 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from gateway.core.model import RequestHead
+    from gateway.pipeline.ports import Upstream
     from gateway.settings import Settings
     from gateway.telemetry.metrics import Metrics
     from gateway.upstream.endpoint import Answer
 
 _STATES: Final = {state: float(place) for place, state in enumerate(State)}
+
+
+def gate(settings: Settings, upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> Gate | None:
+    """The gate before the controllers; None when these settings limit nothing."""
+    given = settings.concurrency
+    if given.upstream is None and given.per_principal is None:
+        return None
+    limit = None if given.upstream is None else AdaptiveLimit(given.upstream.policy())
+    places = None if limit is None else int(limit)
+    return Gate(
+        upstream,
+        slots=FairSlots(limit=places, per_owner=given.per_principal, queue=given.queue),
+        limit=limit,
+        patience=given.queue_timeout,
+        mode=given.mode,
+        clock=clock,
+    )
+
+
+def observe_gate(gate: Gate | None, metrics: Metrics) -> None:
+    """Expose the state of a gate."""
+    observe = metrics.observe
+    observe(
+        "gateway_concurrency_limit",
+        "How many requests the controllers may have at once (concurrency.upstream); follows their latency.",
+        lambda: {} if gate is None or gate.limit is None else {"upstream": gate.limit},
+        "scope",
+    )
+    observe(
+        "gateway_concurrency_in_flight",
+        "Requests that the limits of concurrency count as under way.",
+        lambda: 0 if gate is None else gate.in_flight,
+    )
+    observe(
+        "gateway_concurrency_queued",
+        "Requests that wait for their turn at the controllers.",
+        lambda: 0 if gate is None else gate.queued,
+    )
+    observe(
+        "gateway_concurrency_wait_seconds_total",
+        "Seconds that requests waited for their turn, added up.",
+        lambda: 0.0 if gate is None else gate.waited,
+    )
+    observe(
+        "gateway_concurrency_decisions_total",
+        "What became of requests at the limits of concurrency: admitted at once, queued (in mode shadow: would have "
+        "been), left (the client, while it waited); refused: principal-concurrency, queue-full, queue-timeout.",
+        lambda: {} if gate is None else gate.counts(),
+        ("decision", "mode"),
+    )
 
 
 class Controllers:

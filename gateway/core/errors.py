@@ -40,6 +40,9 @@ class Reason(Enum):
     UPSTREAM_HEAD_TOO_LARGE = "upstream-head-too-large"
     UPSTREAM_BODY_TOO_LARGE = "upstream-body-too-large"
     BREAKER_OPEN = "breaker-open"
+    PRINCIPAL_CONCURRENCY = "principal-concurrency"
+    QUEUE_FULL = "queue-full"
+    QUEUE_TIMEOUT = "queue-timeout"
     DRAINING = "draining"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     INTERNAL = "internal"
@@ -91,6 +94,11 @@ ERRORS: Final[dict[Reason, CFError]] = {
     Reason.BREAKER_OPEN: CFError(
         503, 10015, "CF-ServiceUnavailable", "The Cloud Controller is failing; try again later"
     ),
+    Reason.PRINCIPAL_CONCURRENCY: CFError(
+        503, 10015, "CF-ServiceUnavailable", "Too many of your requests are under way; try again later"
+    ),
+    Reason.QUEUE_FULL: CFError(503, 10015, "CF-ServiceUnavailable", "The Cloud Controller is busy; try again later"),
+    Reason.QUEUE_TIMEOUT: CFError(503, 10015, "CF-ServiceUnavailable", "The Cloud Controller is busy; try again later"),
     Reason.DRAINING: CFError(503, 10015, "CF-ServiceUnavailable", "The gateway is shutting down"),
     Reason.TOO_MANY_CONNECTIONS: CFError(503, 10015, "CF-ServiceUnavailable", "There are too many connections"),
     Reason.INTERNAL: CFError(500, 10001, "UnknownError", "An unknown error occurred."),

@@ -150,6 +150,35 @@ class RequestHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a request takes up at the upstream.
+
+    Attributes:
+        owner: whose share it is.
+        kind: what is like it in the time it takes; one of a closed set.
+    """
+
+    owner: tuple[str, ...]
+    kind: str
+
+
+NOBODY: Final = Claim((), "")
+
+
+@dataclass(slots=True)
+class OutgoingHead(RequestHead):
+    """A request on its way to the upstream.
+
+    Attributes:
+        claim: what it takes up there.
+        queued: whether it waits for its turn, and so has certainly not been sent.
+    """
+
+    claim: Claim = NOBODY
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseHead:
     """Status line and fields of a response."""
 

@@ -235,18 +235,23 @@ class Watched(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve and to watch it, or turn it away."""
-        wire = cast("asyncio.Transport", transport)  # uvloop's are no instances of it
-        address = peer_of(wire)[0]
+        address = peer_of(transport)[0]
         turned_away = self._wheel.crowd.enter(address)
         if turned_away is not None:
             self._wheel.ended(turned_away)
-            self._close, self._manager = True, None  # to aiohttp it has been lost already
-            wire.write(plain(Denial(Reason.TOO_MANY_CONNECTIONS, fields=_SOON)))
-            wire.close()
+            self._turn_away(transport)
             return
-        self._address, self._wire = address, wire
+        self._address = address
         super().connection_made(transport)
+        if isinstance(transport, asyncio.Transport):
+            self._wire = transport
         self._wheel.add(self)
+
+    def _turn_away(self, transport: asyncio.BaseTransport) -> None:
+        self._close, self._manager = True, None  # to aiohttp it has been lost already
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(plain(Denial(Reason.TOO_MANY_CONNECTIONS, fields=_SOON)))
+        transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""

@@ -24,11 +24,16 @@ class _Flight(Generic[Result]):
 
 
 class Collapse(Generic[Result]):
-    """Runs at most one coroutine a key at a time."""
+    """Runs at most one coroutine a key at a time.
 
-    __slots__ = ("_flights",)
+    Args:
+        own: failures that are only those of the one who began; who waited for it begins anew.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_flights", "_own")
+
+    def __init__(self, *own: type[Exception]) -> None:
+        self._own = own
         self._flights: dict[Hashable, _Flight[Result]] = {}
 
     def __len__(self) -> int:
@@ -49,17 +54,25 @@ class Collapse(Generic[Result]):
             The result, and whether this call joined a fetch that another one had started.
 
         Raises:
-            Whatever the fetch raises, to every waiter.
+            Whatever the fetch raises; to every waiter, unless it is one of `own`.
         """
+        while True:
+            joined = key in self._flights
+            try:
+                return await self._join(key, fetch), joined
+            except self._own:
+                if not joined:
+                    raise
+
+    async def _join(self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         flight = self._flights.get(key)
-        joined = flight is not None
         if flight is None:
             flight = _Flight(asyncio.ensure_future(fetch()))
             self._flights[key] = flight
             flight.task.add_done_callback(lambda _: self._forget(key, flight))
         flight.waiters += 1
         try:
-            return await asyncio.shield(flight.task), joined
+            return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.task.done():

@@ -72,6 +72,7 @@ class Stale(Enum):
     BROKEN = "broken"
     STATUS = "status"  # it answered 500, 502, 503 or 504
     BREAKER = "breaker"  # it was not asked: it has failed too often just now
+    OVERLOAD = "overload"  # it was not asked: too many requests wait for it
     BUDGET = "budget"  # little of the controller's own rate limit is left
 
 

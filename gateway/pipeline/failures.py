@@ -19,6 +19,9 @@ _MEANING: Final = {
     "head-too-large": (Reason.UPSTREAM_HEAD_TOO_LARGE, Stale.BROKEN),
     "body-too-large": (Reason.UPSTREAM_BODY_TOO_LARGE, Stale.BROKEN),
     "breaker": (Reason.BREAKER_OPEN, Stale.BREAKER),
+    "principal-concurrency": (Reason.PRINCIPAL_CONCURRENCY, Stale.OVERLOAD),
+    "queue-full": (Reason.QUEUE_FULL, Stale.OVERLOAD),
+    "queue-timeout": (Reason.QUEUE_TIMEOUT, Stale.OVERLOAD),
 }
 
 

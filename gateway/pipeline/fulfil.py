@@ -22,7 +22,7 @@ from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.failures import denial_for, stale_for
 from gateway.pipeline.origin_fetch import OriginFetch
-from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
+from gateway.pipeline.ports import ContentError, KeysUnavailableError, OwnError, UpstreamError
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.representation import describe, from_entry
 from gateway.pipeline.resource import tags_of_uri
@@ -96,7 +96,7 @@ class Pipeline:
         self._outgoing = outgoing
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
-        self._fills: Final[Collapse[Fill]] = Collapse()
+        self._fills: Final[Collapse[Fill]] = Collapse(OwnError)
         self.writes: Final = Writes(
             upstream=upstream, store=policy.store, outgoing=outgoing, clock=clock, groups=policy.emit_groups
         )
@@ -314,7 +314,7 @@ class Pipeline:
             request_id=exchange.request_id,
             received_at=exchange.received_at,
         )
-        question.route, question.key = exchange.route, key
+        question.route, question.key, question.principal = exchange.route, key, exchange.principal
         drift = self.policy.drift if exchange.drift else None
         if drift is not None and exchange.entry is not None and drift.begin():
             task = asyncio.ensure_future(self._probe(question, exchange.entry, drift))

@@ -25,7 +25,7 @@ from gateway.pipeline.failures import stale_for
 from gateway.pipeline.origin_ask import Asker
 from gateway.pipeline.origin_store import OriginStore
 from gateway.pipeline.outcomes import AbandonedError, Alone, Confirmed, Lead, Shared
-from gateway.pipeline.ports import ContentError, UpstreamError
+from gateway.pipeline.ports import ContentError, OwnError, UpstreamError
 from gateway.pipeline.recent import Recent
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.resource import tags_of_uri
@@ -98,7 +98,7 @@ class OriginFetch:
             max_rewrite_bytes=max_rewrite_bytes,
             max_filling_bytes=max_filling_bytes,
         )
-        self._heads: Final[Collapse[Outcome]] = Collapse()
+        self._heads: Final[Collapse[Outcome]] = Collapse(OwnError)
         self._failed: Final = Recent(RETRY_REFRESH)
         self._refreshing: Final[set[CacheKey]] = set()
 

@@ -7,20 +7,22 @@ to the origin, and RFC 9111 §3.5 decides what may be stored of its answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from gateway.core import forwarding
-from gateway.core.model import PUBLIC_DOMAIN
+from gateway.core.model import PUBLIC_DOMAIN, Claim, OutgoingHead
+from gateway.core.rate_policy import network_of, rows_asked
 from gateway.core.routes import CacheMode
 from gateway.core.tracing import continued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.core.model import RequestHead
     from gateway.core.tracing import TraceContext
     from gateway.pipeline.exchange import Exchange
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Outgoing:
     external_host: str
     trace: Callable[[Exchange], TraceContext] | None = None
 
-    def request(self, exchange: Exchange, *, rewriting: bool) -> RequestHead:
+    def request(self, exchange: Exchange, *, rewriting: bool) -> OutgoingHead:
         """The head to send for an exchange.
 
         Args:
@@ -65,4 +67,20 @@ class Outgoing:
         )
         if self.trace is not None:
             fields = continued(fields, self.trace(exchange))
-        return replace(exchange.head, fields=fields)
+        head = exchange.head
+        return OutgoingHead(
+            head.method, head.target, fields, head.peer, head.scheme, head.has_body, claim=self._claim(exchange)
+        )
+
+    def _claim(self, exchange: Exchange) -> Claim:
+        """Whose share of the upstream a request takes, and what its time is to be compared with."""
+        head, principal, route = exchange.head, exchange.principal, exchange.route
+        if principal is not None:
+            owner: tuple[str, ...] = (principal.issuer, principal.zone, principal.id)
+        else:
+            owner = (network_of(forwarding.client_address(head, self.trusted)),)
+        if route is None:
+            return Claim(owner, "")
+        method = head.method if head.method in _METHODS else "other"
+        rows = rows_asked(head.target.query).bit_length() if route.rate == "list" else 0
+        return Claim(owner, f"{method} {route.template} {rows}")

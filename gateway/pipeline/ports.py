@@ -164,6 +164,10 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
 
 
+class OwnError(UpstreamError):
+    """A failure that is only that of whoever asked: who waited for the same answer asks for itself."""
+
+
 class ContentError(Exception):
     """The client's fault: its request content is malformed, too large, or broke off.
 

@@ -2,7 +2,7 @@
 
 A write drops its pages when its answer arrives, however it ends but for a refusal (4xx); once more when its job ends.
 A client that goes away does not take its write with it: the controller has it already, so its answer is awaited and
-drops the pages again. Knows nothing of how pages are made.
+drops the pages again. Only one that still waits for its turn goes with its client. Knows nothing of how pages are made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.groups import emitted, invalidated_by
 from gateway.core.invalidation import SAFE_METHODS, dropped_by
-from gateway.core.model import Fields, Target
+from gateway.core.model import Fields, OutgoingHead, Target
 from gateway.pipeline.exchange import Exchange
 from gateway.pipeline.jobs import PendingJobs, job_path, job_path_v2
 from gateway.pipeline.ports import ContentError, UpstreamError
@@ -95,6 +95,9 @@ class Writes:
             self._store.invalidate(drops)
             raise
         except asyncio.CancelledError:
+            if isinstance(request, OutgoingHead) and request.queued:
+                sending.cancel()  # it waits for its turn: the controller has not seen it
+                raise
             self._store.invalidate(drops)
             task = asyncio.ensure_future(self._settle(exchange, request, drops, sending))
             self._settling.add(task)
@@ -181,6 +184,7 @@ class Writes:
             has_body=False,
         )
         question = Exchange(head, request_id=exchange.request_id, received_at=exchange.received_at)
+        question.principal = exchange.principal
         expires = None if exchange.principal is None else float(exchange.principal.expires)
         self.jobs.begin(self.outgoing.request(question, rewriting=True), drops, expires=expires)
 

@@ -11,6 +11,7 @@ from gateway.core.routes import Access, RouteOverride
 from gateway.settings.addresses import Host, TrustedPeer, Url
 from gateway.settings.auth import Auth
 from gateway.settings.cache import Cache
+from gateway.settings.concurrency import Concurrency
 from gateway.settings.edge import Limits
 from gateway.settings.errors import Problem
 from gateway.settings.listen import Mode, SocketPath, Tls
@@ -122,9 +123,11 @@ class Settings(Section):
     """What a request may measure, and how long a client may take."""
     rate_limits: RateLimits = RateLimits()
     """How much of the API anybody may use; by default as much as they like."""
+    concurrency: Concurrency = Concurrency()
+    """How many requests the upstream has at once; by default any number."""
     workers: Workers = 1
     """How many processes serve, on one port and behind one admin listener; `auto` for one a processor. Each gets its \
-part of `cache.max_bytes`, of `upstream.connections` and of each rate limit."""
+part of `cache.max_bytes`, of `upstream.connections`, of `concurrency` and of each rate limit."""
     drain: Duration = 30.0
     """How long requests under way may go on after a signal to stop."""
     drain_delay: Duration = 0.0

@@ -39,7 +39,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         (
             "Pages served past their time, by why: revalidating (fetched anew behind the answer), accepted (the client "
             "said max-stale), budget (to spare the controller's own rate limit), or in place of a failure of the "
-            "controller: unreachable, timeout, broken, breaker, status (500, 502, 503, 504)."
+            "controller: unreachable, timeout, broken, breaker, overload, status (500, 502, 503, 504)."
         ),
         ("reason",),
     ),

@@ -27,6 +27,7 @@ def share(settings: Settings, workers: int) -> Settings:
     pages = cache.max_bytes // workers
     updates = {
         "cache": cache.model_copy(update={"max_bytes": pages, "max_entry_bytes": min(cache.max_entry_bytes, pages)}),
+        "concurrency": settings.concurrency.part(workers),
         "upstream": upstream.model_copy(update={"connections": _part(upstream.connections, workers)}),
     }
     if getattr(settings, "shared_store", None) is None:

@@ -281,7 +281,7 @@ def test_classes_say_which_requests_count() -> None:
     assert exchange.rate_fields == ()
 
 
-@pytest.mark.parametrize("target", ["/", "/v3", "/v2/info", "/healthz"])
+@pytest.mark.parametrize("target", ["/", "/?", "/v3", "/v2/info", "/healthz"])
 def test_exempt_paths_are_those_of_the_controller(target: str) -> None:
     one = world(limit(), limit("addresses", Who.IP), limit("anonymous", Who.ANONYMOUS))
     assert one.reasons(5, target, None) + one.reasons(5, target) == [NO] * 10

@@ -17,6 +17,7 @@ cache: {{max_bytes: 100MiB, max_entry_bytes: 32MiB}}
 rate_limits:
   policies: [{{name: users, who: principal, limit: 10, burst: 3, window: 1h}}]
   failed_authentications: {{limit: 1, window: 1m}}
+concurrency: {{per_principal: 10, upstream: {{min: 2, initial: 40, max: 90}}, queue: 10}}
 workers: {workers}
 """
 
@@ -29,6 +30,10 @@ def test_memory_connections_and_limits_are_shared_out() -> None:
     assert (policy.limit, policy.burst) == (2, 1)
     assert settings.rate_limits.failed_authentications is not None
     assert settings.rate_limits.failed_authentications.limit == 1
+    concurrency = settings.concurrency
+    assert (concurrency.per_principal, concurrency.queue) == (2, 3)
+    assert concurrency.upstream is not None
+    assert (concurrency.upstream.min, concurrency.upstream.initial, concurrency.upstream.max) == (1, 10, 22)
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,12 @@ class Server:
     def _processes(self) -> list[int]:
         if self.process is None:
             return []
-        group = self.process.pid
+        session = self.process.pid
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if os.getpgid(int(entry.name)) == group:
+                    if os.getsid(int(entry.name)) == session:
                         found.append(int(entry.name))
                 except ProcessLookupError:
                     continue

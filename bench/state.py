@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gateway.core.keys import CacheKey
 from gateway.core.model import Fields
 from gateway.edge.quick_heads import Caller
 from gateway.pipeline.entry import Entry
+from gateway.pipeline.transform import interned
 from gateway.settings import load
 from gateway.telemetry.log import configure
 
@@ -68,9 +70,10 @@ def _started(folder: Path, times: int) -> dict[str, Any]:
     }
 
 
-def _resident() -> int:
+def _allocated() -> int:
+    """Bytes that Python has allocated; the resident size would hide what is allocated again."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return tracemalloc.get_traced_memory()[0]
 
 
 async def _inside(folder: Path, most: int) -> dict[str, Any]:
@@ -83,29 +86,49 @@ async def _inside(folder: Path, most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         principal = gateway.identity.verify(tokens[0], time.time())
-        now, body = time.time(), b"x" * 1000
-        before, made, counts = _resident(), 0, [100, 1000, 10_000, 100_000]
+        now = time.time()
+        found |= _sizes(gateway, principal.global_domain.id, tokens, now)
+        made, counts = 0, [100, 1000, 10_000, 100_000]
         for count in [count for count in counts if count <= most]:
-            for number in range(made, count):
-                key = CacheKey(principal.global_domain.id, "/v3/processes", f"?page={number}&per_page=2", "json")
-                fields = Fields(tuple((name, value[:1] + value[1:]) for name, value in _FIELDS))
-                times = (now, now + 3600, now + 3600, now + 3600)
-                content = body[:1] + number.to_bytes(4, "big") + body[5:]
-                entry = Entry(key, fields, content, f'"{number:032x}"', *times, tags=("processes",))
-                gateway.store.put(entry, generation=gateway.store.generation(("processes",)))
+            _fill(gateway, principal.global_domain.id, range(made, count), now)
             made = count
-            if count == most:
-                found["overhead_bytes_per_entry"] = round((_resident() - before) / made - len(body))
             found[f"hit_us_at_{count}_entries"] = round(_hits(lane, tokens[:1], count), 2)
-        held = _resident()
-        for token in tokens:
-            gateway.identity.verify(token, now)
-        found["bytes_per_principal_and_token"] = round((_resident() - held) / len(tokens))
         for count in (10, 1000):
             found[f"hit_us_with_{count}_principals"] = round(_hits(lane, tokens[:count], 100), 2)
     finally:
         await gateway.stop()
     return found
+
+
+_BODY = 1000
+_PATH = "/v3/processes"
+
+
+def _fill(gateway: Gateway, domain: str, numbers: range, now: float) -> None:
+    """Store pages of their own; the strings of each are its own, as a parser makes them."""
+    for number in numbers:
+        key = CacheKey(domain, _PATH[:3] + _PATH[3:], f"?page={number}&per_page=2", "json")
+        fields = interned(Fields((name, value[:1] + value[1:]) for name, value in _FIELDS))
+        times = (now, now + 3600, now + 3600, now + 3600)
+        content = number.to_bytes(4, "big") + bytes(_BODY - 4)
+        entry = Entry(key, fields, content, f'"{number:032x}"', *times, tags=("processes",))
+        gateway.store.put(entry, generation=gateway.store.generation(("processes",)))
+
+
+def _sizes(gateway: Gateway, domain: str, tokens: list[str], now: float) -> dict[str, Any]:
+    """What a stored page takes beside its content, and a remembered token beside nothing."""
+    tracemalloc.start()
+    try:
+        before, count = _allocated(), 2000
+        _fill(gateway, domain, range(1_000_000, 1_000_000 + count), now)
+        entries = (_allocated() - before) / count - _BODY
+        before = _allocated()
+        for token in tokens[1:]:
+            gateway.identity.verify("".join((token[:9], token[9:])), now)
+        principals = (_allocated() - before) / (len(tokens) - 1)
+    finally:
+        tracemalloc.stop()
+    return {"overhead_bytes_per_entry": round(entries), "bytes_per_principal_and_token": round(principals)}
 
 
 def _hits(lane: Any, tokens: list[str], pages: int) -> float:

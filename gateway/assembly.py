@@ -154,4 +154,5 @@ def outgoing(settings: Settings) -> Outgoing:
         trusted=trusted_proxies(settings),
         external_scheme=public.scheme,
         external_host=public.netloc,
+        claims=settings.concurrency.limits,
     )

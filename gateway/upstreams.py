@@ -33,7 +33,7 @@ _STATES: Final = {state: float(place) for place, state in enumerate(State)}
 def gate(settings: Settings, upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> Gate | None:
     """The gate before the controllers; None when these settings limit nothing."""
     given = settings.concurrency
-    if given.upstream is None and given.per_principal is None:
+    if not given.limits:
         return None
     limit = None if given.upstream is None else AdaptiveLimit(given.upstream.policy())
     places = None if limit is None else int(limit)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.core import forwarding
-from gateway.core.model import PUBLIC_DOMAIN, Claim, OutgoingHead
+from gateway.core.model import NOBODY, PUBLIC_DOMAIN, Claim, OutgoingHead
 from gateway.core.rate_policy import network_of, rows_asked
 from gateway.core.routes import CacheMode
 from gateway.core.tracing import continued
@@ -36,6 +36,7 @@ class Outgoing:
         external_scheme: scheme of the public URL.
         external_host: host (and port) of the public URL.
         trace: gives the trace context that the controller is told; None passes on what came.
+        claims: whether anybody asks what a request takes up at the controller.
     """
 
     via: str
@@ -44,6 +45,7 @@ class Outgoing:
     external_scheme: str
     external_host: str
     trace: Callable[[Exchange], TraceContext] | None = None
+    claims: bool = False
 
     def request(self, exchange: Exchange, *, rewriting: bool) -> OutgoingHead:
         """The head to send for an exchange.
@@ -69,7 +71,13 @@ class Outgoing:
             fields = continued(fields, self.trace(exchange))
         head = exchange.head
         return OutgoingHead(
-            head.method, head.target, fields, head.peer, head.scheme, head.has_body, claim=self._claim(exchange)
+            head.method,
+            head.target,
+            fields,
+            head.peer,
+            head.scheme,
+            head.has_body,
+            claim=self._claim(exchange) if self.claims else NOBODY,
         )
 
     def _claim(self, exchange: Exchange) -> Claim:

@@ -64,6 +64,11 @@ number."""
         if self.queue and self.queue_timeout <= 0:
             yield Problem(("queue_timeout",), "a duration above 0", "0", "queue: 0 lets nobody wait")
 
+    @property
+    def limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.upstream is not None or self.per_principal is not None
+
     def part(self, of: int) -> "Concurrency":
         """What one of so many processes gets of it: nobody adds up what they have under way."""
         given, own = self.upstream, self.per_principal

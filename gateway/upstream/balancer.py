@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.balance import Standing, choose
-from gateway.core.retry import Again, Failure, RetryBudget, again
+from gateway.core.retry import IDEMPOTENT, Again, Failure, RetryBudget, again
 from gateway.pipeline.ports import UpstreamError
 from gateway.upstream.client import LostRequestError
 
@@ -95,7 +95,13 @@ class Balancer:
         endpoint, attempt, renewed = self._pick(tried), 1, False
         while True:
             try:
-                return await endpoint.send(head, body, deadline=deadline, may_eject=self._may_eject)
+                answer = await endpoint.send(head, body, deadline=deadline, may_eject=self._may_eject)
+                other = self._instead(head, body, answer, tried | {endpoint}) if attempt < self._attempts else None
+                if other is None:
+                    return answer
+                await answer.release()
+                tried.add(endpoint)
+                endpoint, attempt = other, attempt + 1
             except UpstreamError as error:
                 tried.add(endpoint)
                 match again(head.method, _failure(error), begun=body is not None and error.sent):
@@ -145,6 +151,17 @@ class Balancer:
         if not self.budget.spend(self._clock()):
             raise error
         return endpoint
+
+    def _instead(
+        self, head: RequestHead, body: AsyncIterator[bytes] | None, answer: Answer, tried: set[Endpoint]
+    ) -> Endpoint | None:
+        """A good endpoint to ask instead, when something before the controller says that it is not there."""
+        if not answer.absent or body is not None or head.method not in IDEMPOTENT:
+            return None
+        if not any(self._well(other) for other in self.endpoints if other not in tried):
+            return None
+        endpoint = self._pick(tried)
+        return endpoint if self.budget.spend(self._clock()) else None
 
     def _may_eject(self, endpoint: Endpoint) -> bool:
         """Whether others are to be preferred to an endpoint; those that were ejected before are well again then."""

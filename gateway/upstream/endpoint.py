@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Answers of whatever stands before the controller when that is not there; its own 502 and 504 speak of service brokers.
 _GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
+_ABSENT: Final = frozenset({502, 503})  # 504 says that it is there, and slow
 
 
 class Result(Enum):
@@ -125,7 +126,8 @@ class Endpoint:
             self._note(ticket, result, may_eject)
             if result not in _ANSWERS:
                 self._leave()
-        return Answer(self, response, ticket)
+        absent = result is Result.GATEWAY_ERROR and response.head.status in _ABSENT
+        return Answer(self, response, ticket, absent=absent)
 
     def _result(self, error: UpstreamError, *, uploading: bool) -> Result:
         if isinstance(error, LostRequestError):
@@ -178,15 +180,17 @@ class Answer:
         endpoint: who answered.
         response: the answer.
         ticket: the breaker's.
+        absent: whether something before the controller says that it is not there.
 
     Attributes:
         head: status and fields.
         chunks: the body as it arrives, as `UpstreamResponse.chunks`.
     """
 
-    __slots__ = ("_endpoint", "_response", "_ticket", "chunks", "head")
+    __slots__ = ("_endpoint", "_response", "_ticket", "absent", "chunks", "head")
 
-    def __init__(self, endpoint: Endpoint, response: Response, ticket: int) -> None:
+    def __init__(self, endpoint: Endpoint, response: Response, ticket: int, *, absent: bool) -> None:
+        self.absent: Final = absent
         self._endpoint: Endpoint | None = endpoint
         self._response: Final = response
         self._ticket: Final = ticket

@@ -162,6 +162,38 @@ async def test_a_read_that_broke_is_asked_elsewhere(make: Make, two, fault) -> N
     assert bad.received, "it was asked, too"
 
 
+@pytest.mark.parametrize(
+    ("status", "content_type", "method", "again"),
+    [
+        (b"502 E", "text/html", "GET", True),
+        (b"503 E", "text/plain", "DELETE", True),
+        (b"502 E", "text/html", "POST", False),
+        (b"504 E", "text/html", "GET", False),
+        (b"502 E", "application/json", "GET", False),
+        (b"500 E", "text/html", "GET", False),
+    ],
+)
+async def test_what_the_controllers_proxy_answers_in_its_absence_is_asked_elsewhere(
+    make: Make, two, status: bytes, content_type: str, method: str, again: bool
+) -> None:
+    absent, there = two
+    absent.fault = answer(b"gone", status=status, content_type=content_type)
+    controllers = await make(absent.url, there.url, more="ejection: {failures: 100}")
+    got = {await ask(controllers, method) for _ in range(4)}
+    assert got == ({PAGE} if again else {PAGE, b"gone"})
+    assert [endpoint.in_flight for endpoint in controllers.balancer.endpoints] == [0, 0]
+
+
+async def test_where_all_are_absent_the_last_ones_answer_is_passed_on(make: Make, two) -> None:
+    for one in two:
+        one.fault = answer(b"gone", status=b"502 E", content_type="text/html")
+    controllers = await make(*(one.url for one in two))
+    response = await controllers.send(request(), None)
+    assert response.head.status == 502
+    assert await read(response) == b"gone"
+    assert [len(one.received) for one in two] == [1, 1]
+
+
 async def test_a_read_that_timed_out_is_not_asked_again(make: Make, two) -> None:
     for one in two:
         one.fault = then_stall()

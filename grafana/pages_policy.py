@@ -206,11 +206,12 @@ SHARED = Page(
             ),
             Panel(
                 "Lost",
-                "How often the store was found to be away, and processes out of touch with each other.",
+                "How often the store was away, processes were out of touch, requests were counted by one process alone.",
                 "ops",
                 (
                     Query(f"sum(rate(gateway_shared_store_away_total{R}))", "away"),
                     Query(f"sum(rate(gateway_shared_store_out_of_touch_total{R}))", "out of touch"),
+                    Query(f"sum(rate(gateway_shared_store_own_share_total{R}))", "limited alone"),
                 ),
             ),
         ),
@@ -226,6 +227,12 @@ SHARED = Page(
                 "Announced and received, by result.",
                 "ops",
                 (Query(f"sum by (result) (rate(gateway_shared_store_invalidations_total{R}))", "{{result}}"),),
+            ),
+            Panel(
+                "Counts",
+                "Reports of units that rate limits gave away, by how they ended.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_shared_store_counter_reports_total{R}))", "{{result}}"),),
             ),
         ),
     },

@@ -25,11 +25,8 @@ class Decisions:
 
     def __init__(self, following: Recorder, kept: int) -> None:
         self._following: Final = following
+        self.begin: Final = following.begin  # nothing of its own
         self._ring: Final[deque[Decision]] = deque(maxlen=kept)
-
-    def begin(self) -> None:
-        """An exchange has begun."""
-        self._following.begin()
 
     def malformed(self) -> None:
         """A request could not be parsed."""

@@ -116,6 +116,9 @@ class _Standard(logging.Handler):
         _PRINTER.msg(self.format(record))
 
 
+_HIT: Final = Verdict.HIT  # looking a member up costs as much as all of the rest of a hit that is not logged
+
+
 class AccessLog:
     """A recorder that writes a line for each exchange and passes on to the next recorder.
 
@@ -131,16 +134,13 @@ class AccessLog:
         self._following: Final = following
         self._chance: Final = chance
         self.sample = sample
+        self.begin: Final = following.begin  # nothing of its own
         self.renew()
 
     def renew(self) -> None:
         """Log as is configured now."""
         self._log = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
         self._written = self._log.is_enabled_for(logging.INFO)
-
-    def begin(self) -> None:
-        """An exchange has begun."""
-        self._following.begin()
 
     def malformed(self) -> None:
         """A request could not be parsed."""
@@ -151,7 +151,7 @@ class AccessLog:
         """An exchange is over; write its line."""
         self._following.record(exchange, complete=complete, seconds=seconds)
         sampled: float | None = None
-        if exchange.verdict is Verdict.HIT and exchange.denied is None and complete and not exchange.limited:
+        if exchange.verdict is _HIT and exchange.denied is None and complete and not exchange.limited:
             sampled = self.sample
             if sampled < 1 and self._chance() >= sampled:
                 return

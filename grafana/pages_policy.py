@@ -206,7 +206,7 @@ SHARED = Page(
             ),
             Panel(
                 "Lost",
-                "How often the store was away, processes were out of touch, requests were counted by one process alone.",
+                "How often the store was away, processes out of touch, requests counted by one process alone.",
                 "ops",
                 (
                     Query(f"sum(rate(gateway_shared_store_away_total{R}))", "away"),

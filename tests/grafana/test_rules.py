@@ -88,6 +88,14 @@ STATES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "GatewaySharedStoreLost": (one("gateway_shared_store_up", "0x500"), one("gateway_shared_store_up", "1x500")),
     "GatewayOutOfTouch": (one("gateway_shared_store_in_touch", "0x500"), one("gateway_shared_store_in_touch", "1x500")),
+    "GatewayCertificateExpires": (
+        one("gateway_tls_certificate_expiry_timestamp_seconds", "86400x500", ',listener="listen"'),
+        one("gateway_tls_certificate_expiry_timestamp_seconds", "8640000x500", ',listener="listen"'),
+    ),
+    "GatewayCertificateRefused": (
+        one("gateway_tls_certificate_changes_total", "0+1x500", ',result="refused"'),
+        one("gateway_tls_certificate_changes_total", "0+1x500", ',result="applied"'),
+    ),
     "GatewayWorkersMissing": (
         {**one("gateway_workers", "4x500"), **one("gateway_workers_up", "3x500")},
         {**one("gateway_workers", "4x500"), **one("gateway_workers_up", "4x500")},

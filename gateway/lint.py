@@ -199,6 +199,10 @@ def _addresses(settings: Settings) -> Iterator[Doubt]:
     if public.scheme == "http" and not _local(public.hostname):
         detail = "clients send their tokens in clear; say https and put TLS in front"
         yield Doubt("public-url-clear", Level.WARNING, "public_url", detail)
+    tls = settings.upstream.tls
+    if tls is not None and not tls.verify:
+        detail = "anybody can take the controller's place and gets every token"
+        yield Doubt("upstream-unverified", Level.WARNING, "upstream.tls.verify", detail)
     place = "upstream.url" if settings.upstream.url else "upstream.urls"
     for upstream in map(urlsplit, settings.upstream.origins):
         if upstream.scheme == "http" and not _local(upstream.hostname):

@@ -134,11 +134,13 @@ class Reloader:
         if (gateway.origins is None) != (assembly.origins(settings, gateway.client) is None):
             raise ReloadError("upstream.advertised_urls: with route_table none, links or none needs a restart")
         gateway.doors.check()
+        renew = gateway.client.renewed()
         identity = assembly.identity(settings)
         judged_otherwise = old.auth != settings.auth or not identity.alike(gateway.identity)
         if judged_otherwise:
             await gateway.identity.prepare(identity)
         # From here on nothing fails and nothing waits.
+        renew()
         if judged_otherwise:
             self._behind(gateway.identity.adopt(identity))
         if limits is not None and gateway.limits is not None:

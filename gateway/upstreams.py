@@ -11,12 +11,14 @@ from gateway.core.breaker import State
 from gateway.core.concurrency import AdaptiveLimit
 from gateway.core.fair_slots import FairSlots
 from gateway.core.retry import RetryBudget
+from gateway.edge.tls import TlsError
 from gateway.pipeline.gate import Gate
 from gateway.upstream.balancer import Balancer
 from gateway.upstream.client import Client, Sizes, Timeouts
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.probe import Probe
 from gateway.upstream.resolve import Resolver
+from gateway.upstream.tls import ClientTls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.core.model import RequestHead
     from gateway.pipeline.ports import Upstream
     from gateway.settings import Settings
+    from gateway.settings.upstream import UpstreamTls
     from gateway.telemetry.metrics import Metrics
     from gateway.upstream.endpoint import Answer
 
@@ -87,6 +90,9 @@ class Controllers:
         settings: valid settings.
         clock: seconds that do not go back.
 
+    Raises:
+        TlsError: a file of `upstream.tls` cannot be used.
+
     Attributes:
         balancer: chooses among them.
         probe: asks each for its health.
@@ -97,6 +103,7 @@ class Controllers:
         given = settings.upstream
         self._settings: Final = settings
         self._clock: Final = clock
+        self._tls: Final = None if given.tls is None else _client_tls(given.tls)
         self.balancer: Final = Balancer(
             [self._endpoint(url, urlsplit(url).netloc) for url in given.origins],
             patience=given.timeouts.connect + given.timeouts.head,
@@ -125,7 +132,8 @@ class Controllers:
             timeouts=Timeouts(timeouts.connect, timeouts.head, timeouts.idle, timeouts.total),
             connections=given.connections,
             sizes=Sizes(given.max_header_bytes, given.max_body_bytes),
-            server_name=server_name,
+            server_name=(given.tls.server_name if given.tls else None) or server_name,
+            tls=self._tls,
         )
         return Endpoint(
             label,
@@ -135,6 +143,22 @@ class Controllers:
             ejection=given.ejection_policy(),
             clock=self._clock,
         )
+
+    def renewed(self) -> Callable[[], None]:
+        """Read the files of `upstream.tls` again; what is returned puts them in force for new connections.
+
+        Raises:
+            TlsError: they cannot be used.
+        """
+        tls, given = self._tls, self._settings.upstream.tls
+        if tls is None or given is None:
+            return lambda: None
+        context = _client_tls(given).context
+
+        def adopt() -> None:
+            tls.context = context
+
+        return adopt
 
     async def start(self) -> None:
         """Open the pools, look the addresses up."""
@@ -221,3 +245,10 @@ class Controllers:
             "Look-ups of the controllers' addresses that failed; the addresses known before stand.",
             lambda: 0 if self.resolver is None else self.resolver.failures,
         )
+
+
+def _client_tls(given: UpstreamTls) -> ClientTls:
+    try:
+        return ClientTls(ca=given.ca_file, certificate=given.certificate_file, key=given.key_file, verify=given.verify)
+    except (OSError, ValueError) as error:
+        raise TlsError(f"upstream.tls: a file cannot be used: {error}") from None

@@ -100,6 +100,9 @@ def test_doubts(extra: str, expected: set[str]) -> None:
         pytest.param(BASE.replace("https://gateway", "http://gateway"), {"public-url-clear"}, id="clients in clear"),
         pytest.param(BASE.replace("https://cc", "http://cc"), {"upstream-clear"}, id="controller in clear"),
         pytest.param(BASE.replace("https://cc", "https://gateway"), {"loop"}, id="asks itself"),
+        pytest.param(
+            BASE.replace("upstream: {", "upstream: {tls: {verify: false}, "), {"upstream-unverified"}, id="unverified"
+        ),
         pytest.param(BASE.replace("https://cc.example.org", "http://127.0.0.1:9024"), set(), id="on loopback"),
         pytest.param(
             BASE.replace(f"secret: {SECRET}", "url: http://uaa.example.org/token_keys"), {"keys-clear"}, id="keys"

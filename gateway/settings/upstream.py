@@ -7,10 +7,22 @@ from collections.abc import Iterator
 
 from gateway.core.balance import EjectionPolicy
 from gateway.core.breaker import BreakerPolicy
-from gateway.settings.addresses import HostField, Origin
+from gateway.settings.addresses import Host, HostField, Origin
 from gateway.settings.errors import Problem
 from gateway.settings.rate_limits import Units
-from gateway.settings.scalars import KIB, MIB, Boolean, Count, Duration, Ratio, Size, Text, format_duration, format_size
+from gateway.settings.scalars import (
+    KIB,
+    MIB,
+    Boolean,
+    Count,
+    Duration,
+    File,
+    Ratio,
+    Size,
+    Text,
+    format_duration,
+    format_size,
+)
 from gateway.settings.section import Section
 
 
@@ -120,6 +132,30 @@ class Retries(Section):
     """The retries that each second pays for."""
 
 
+class UpstreamTls(Section):
+    """TLS to `https` controllers. The files are read at the start and at each reload."""
+
+    ca_file: File | None = None
+    """Certificates in PEM that a controller's must lead to; by default those of the system."""
+    certificate_file: File | None = None
+    """Certificate chain in PEM that the gateway shows."""
+    key_file: File | None = None
+    """Its private key in PEM, not encrypted."""
+    server_name: Host | None = None
+    """The name that the controllers' certificates must have, also asked for in the handshake; by default the host of \
+the URL."""
+    verify: Boolean = True
+    """`false` takes anybody for a controller, who then gets every token. For experiments."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Half of a pair, and trust that is not asked for."""
+        if (self.certificate_file is None) != (self.key_file is None):
+            missing = "certificate_file" if self.certificate_file is None else "key_file"
+            yield Problem((missing,), "a file, since certificate_file and key_file belong together", "nothing")
+        if not self.verify and self.ca_file is not None:
+            yield Problem(("ca_file",), "no such key with verify: false", "one")
+
+
 class Upstream(Section):
     """The Cloud Controller, or any other HTTP origin."""
 
@@ -137,6 +173,8 @@ with `route_table: none` it leaves all links as they are."""
     """`Host` to send; by default that of `url`, or of the first of `urls`."""
     timeouts: Timeouts = Timeouts()
     """How long it may take."""
+    tls: UpstreamTls | None = None
+    """How `https` controllers are verified, and what is shown to them; by default the system's trust and nothing."""
     connections: Count = 100
     """The most connections kept to each controller at once."""
     max_header_bytes: Size = 128 * KIB
@@ -166,6 +204,8 @@ any size passes."""
 
     def problems(self) -> Iterator[Problem]:
         """No controller, or two ways to name it; limits below what every response has."""
+        if self.tls is not None and not any(origin.startswith("https://") for origin in self.origins):
+            yield Problem(("tls",), "no such key without an https controller", "one")
         if self.url is None and not self.urls:
             yield Problem(("url",), "an origin such as https://api.example.org, or a list of them in urls", "neither")
         if self.url is not None and self.urls:

@@ -24,6 +24,8 @@ from gateway.upstream.connections import Connector, HeadTooLargeError, LostError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.upstream.tls import ClientTls
+
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK: Final = 256 * 1024
 _BODILESS: Final = frozenset({204, 304})
@@ -170,6 +172,7 @@ class Client:
         connections: the most connections open at once.
         sizes: what responses may measure.
         server_name: the name that its certificate must have, None for the one in `url`.
+        tls: gives new connections their context; None for the system's trust and no certificate of ours.
     """
 
     def __init__(
@@ -180,12 +183,14 @@ class Client:
         connections: int,
         sizes: Sizes | None = None,
         server_name: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._base: Final = url.rstrip("/")
         self._timeouts: Final = timeouts
         self._connections: Final = connections
         self._sizes: Final = sizes or Sizes()
         self._server_name: Final = server_name
+        self._tls: Final = tls
         self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -252,6 +257,7 @@ class Client:
                     data=None if upload is None else upload.pieces(),
                     allow_redirects=False,
                     server_hostname=self._server_name,
+                    ssl=True if self._tls is None else self._tls.context,
                 )
         except UpstreamError:
             if upload is not None and upload.fault is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import struct
 import sys
 import termios
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.core.errors import Denial, Reason
+from gateway.core.errors import Reason
 from gateway.edge.receive import StalledError, peer_of
 from gateway.edge.refusal import Ending, plain
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from gateway.edge.crowd import Crowd
     from gateway.edge.receive import Upload
 
-_SLOTS: Final = 8  # parts of a turn; each tick looks at the connections of one
+_SLOTS: Final = 64  # parts of a turn: few connections are looked at, or ended, in one go
+_TICK: Final = 0.01  # at least between two looks
 _TURN: Final = 1.0
 _PRECISION: Final = 4  # a turn is at most this part of the shortest deadline
 
@@ -115,6 +117,7 @@ class Wheel:
         self._slots: Final[tuple[set[Watched], ...]] = tuple(set() for _ in range(_SLOTS))
         self._swept: Final = [0.0] * _SLOTS
         self._next = 0
+        self._filled = 0
         self._timer: asyncio.TimerHandle | None = None
         self._ticked = 0.0
         self.endings: Final = dict.fromkeys((ending.value for ending in Ending), 0)
@@ -128,20 +131,23 @@ class Wheel:
         self.deadlines = deadlines
         given = (deadlines.head, deadlines.keepalive, deadlines.body_idle, deadlines.request)
         self._turn = min([_TURN, *(limit / _PRECISION for limit in given if limit > 0)])
+        self._at_once = min(_SLOTS, math.ceil(_TICK * _SLOTS / self._turn))  # slots in a tick
+        self._pause = self._turn * self._at_once / _SLOTS
 
     def add(self, connection: Watched) -> None:
         """Watch a connection from now on."""
-        min(self._slots, key=len).add(connection)
+        self._filled = (self._filled + 1) % _SLOTS
+        slot = connection.slot = self._slots[self._filled]
+        slot.add(connection)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._ticked = loop.time()
             self._swept[:] = [self.now] * _SLOTS
-            self._timer = loop.call_later(self._turn / _SLOTS, self._tick, loop)
+            self._timer = loop.call_later(self._pause, self._tick, loop)
 
     def discard(self, connection: Watched) -> None:
         """Watch it no more."""
-        for slot in self._slots:
-            slot.discard(connection)
+        connection.slot.discard(connection)
 
     def ended(self, ending: Ending) -> None:
         """Count a connection that was ended."""
@@ -154,16 +160,17 @@ class Wheel:
         return min((limit for limit in limits if limit > 0), default=0.0)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        time, tick = loop.time(), self._turn / _SLOTS
+        time = loop.time()
         # A loop that was blocked has not read what clients sent meanwhile.
-        self.now += min(time - self._ticked, 2 * tick)
+        self.now += min(time - self._ticked, 2 * self._pause)
         self._ticked = time
-        slot = self._next
-        self._next = (slot + 1) % _SLOTS
-        seconds, self._swept[slot] = self.now - self._swept[slot], self.now
-        for connection in tuple(self._slots[slot]):
-            connection.look(self.now, seconds)
-        self._timer = loop.call_later(tick, self._tick, loop) if any(self._slots) else None
+        for _ in range(self._at_once):
+            slot = self._next
+            self._next = (slot + 1) % _SLOTS
+            seconds, self._swept[slot] = self.now - self._swept[slot], self.now
+            for connection in tuple(self._slots[slot]):
+                connection.look(self.now, seconds)
+        self._timer = loop.call_later(self._pause, self._tick, loop) if any(self._slots) else None
 
 
 class _NoTimer:
@@ -173,7 +180,7 @@ class _NoTimer:
         pass
 
 
-_SOON: Final = (("Retry-After", "1"),)
+_SOON: Final = ("Retry-After", "1")
 _NO_TIMER: Final = cast("asyncio.Handle", _NoTimer())
 
 
@@ -191,6 +198,7 @@ class Watched(RequestHandler):
     Attributes:
         below: how many requests were answered without aiohttp.
         begun_requests: how many others.
+        slot: the wheel's, where it is kept.
         answering: ends the wait for an answer, while there is one.
     """
 
@@ -211,6 +219,7 @@ class Watched(RequestHandler):
         "answering",
         "begun_requests",
         "below",
+        "slot",
     )
 
     def __init__(self, manager: web.Server, *, wheel: Wheel, max_head_bytes: int, **options: Any) -> None:
@@ -224,6 +233,7 @@ class Watched(RequestHandler):
         self._counted = 0
         self._head_bytes = 0
         self.begun_requests = 0
+        self.slot: set[Watched] = set()
         self._seen = (0, 0, False)
         self._since = wheel.now
         self._begun = wheel.now
@@ -235,23 +245,18 @@ class Watched(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve and to watch it, or turn it away."""
-        address = peer_of(transport)[0]
+        wire = cast("asyncio.Transport", transport)  # uvloop's are no instances of it
+        address = peer_of(wire)[0]
         turned_away = self._wheel.crowd.enter(address)
         if turned_away is not None:
             self._wheel.ended(turned_away)
-            self._turn_away(transport)
+            self._close, self._manager = True, None  # to aiohttp it has been lost already
+            wire.write(plain(Reason.TOO_MANY_CONNECTIONS, _SOON))
+            wire.close()
             return
-        self._address = address
+        self._address, self._wire = address, wire
         super().connection_made(transport)
-        if isinstance(transport, asyncio.Transport):
-            self._wire = transport
         self._wheel.add(self)
-
-    def _turn_away(self, transport: asyncio.BaseTransport) -> None:
-        self._close, self._manager = True, None  # to aiohttp it has been lost already
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(plain(Denial(Reason.TOO_MANY_CONNECTIONS, fields=_SOON)))
-        transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
@@ -348,7 +353,7 @@ class Watched(RequestHandler):
         if self._waiter is None or self._waiter.done():
             wire.abort()
             return
-        wire.write(plain(Denial(reason)))
+        wire.write(plain(reason))
         self.force_close()
 
 

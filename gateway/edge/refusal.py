@@ -6,15 +6,17 @@ Nothing of them depends on what the client sent, so nothing of it can be reflect
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp.helpers import rfc822_formatted_time
 
-from gateway.core.errors import render
+from gateway.core.errors import Denial, render
 
 if TYPE_CHECKING:
-    from gateway.core.errors import Denial
+    from gateway.core.errors import Reason
+    from gateway.core.model import Pair
 
 
 class Ending(Enum):
@@ -30,14 +32,24 @@ class Ending(Enum):
     ADDRESS_FULL = "address-full"  # turned away: too many from its address
 
 
-def plain(denial: Denial) -> bytes:
-    """A whole response in the controller's v3 format, after which the connection closes."""
-    status, fields, body = render(denial, "/v3")
+def plain(reason: Reason, *fields: Pair) -> bytes:
+    """A whole response in the controller's v3 format, after which the connection closes.
+
+    Args:
+        reason: why it is refused.
+        fields: further response fields.
+    """
+    return _written(reason, fields, rfc822_formatted_time())
+
+
+@lru_cache(maxsize=8)  # thousands of them may go out in one second
+def _written(reason: Reason, more: tuple[Pair, ...], date: str) -> bytes:
+    status, fields, body = render(Denial(reason, fields=more), "/v3")
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         *(f"{name}: {value}" for name, value in fields.pairs),
         f"Content-Length: {len(body)}",
-        f"Date: {rfc822_formatted_time()}",
+        f"Date: {date}",
         "Connection: close",
         "",
         "",

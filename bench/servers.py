@@ -7,9 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -33,6 +36,7 @@ class Server:
         needs: programs that it needs; any of the names in one tuple will do.
         core: the cores that it is pinned to.
         environment: variables beside those of this process.
+        answers: the scheme in which it must have answered once; "" when accepting connections is enough.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Server:
     needs: tuple[str, ...] = ()
     core: str = SERVER_CORE
     environment: dict[str, str] = field(default_factory=dict)
+    answers: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, folder: Path, patience: float = 20.0) -> None:
@@ -67,7 +72,7 @@ class Server:
             )
         until = time.monotonic() + patience
         while self.process.poll() is None and time.monotonic() < until:
-            if _accepts(self.port):
+            if _accepts(self.port) and (not self.answers or _answers(f"{self.answers}://127.0.0.1:{self.port}/")):
                 return
             time.sleep(0.02)
         self.stop()
@@ -127,6 +132,18 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _answers(url: str) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        urllib.request.urlopen(url, context=context, timeout=1).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -156,7 +173,8 @@ def gateway(
     name: str = "gateway", port: int = GATEWAY_PORT, config: str = "gateway.yaml", core: str = SERVER_CORE
 ) -> Server:
     """A gateway with one of the configurations."""
-    return Server(name, port, python("gateway", "run", "-c", config), core=core)
+    scheme = "https" if port == TLS_GATEWAY else "http"
+    return Server(name, port, python("gateway", "run", "-c", config), core=core, answers=scheme)
 
 
 def valkey() -> Server:

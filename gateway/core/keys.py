@@ -42,7 +42,7 @@ class CacheKey(NamedTuple):
 
 
 # Queries that were judged before: clients ask for few, and the judgement costs more than the look-up.
-_JUDGED: Final = 2048
+_JUDGED: Final = 8192
 _LONGEST: Final = 512  # longer ones are not remembered: clients choose them
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # The controller (Rack) reads `[page]`, `page]` and `page[x]` as the parameter `page`.

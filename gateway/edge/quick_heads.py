@@ -36,9 +36,11 @@ _ORDINARY: Final = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _MOST_FIELDS: Final = 64
-_LONGEST: Final = 4096  # bytes of a remembered line or field block
-_REMEMBERED: Final = 2048  # of each, twice
-_LINES_OF_A_BLOCK: Final = 2048
+# How many lines, field blocks and things known of both are remembered, and how long a remembered one may be. Clients
+# choose all of them, so the worst that they can fill is bounded: about 25 MB in all.
+_LINES, _LONGEST_LINE = 4096, 512
+_BLOCKS, _LONGEST_BLOCK = 512, 2048
+_KNOWN: Final = 16_384
 
 
 T = TypeVar("T")
@@ -47,9 +49,14 @@ T = TypeVar("T")
 class _Memo(Generic[T]):
     """What was read before, by its exact bytes: two generations, so that a hit keeps no order and the bound holds."""
 
-    __slots__ = ("_old", "_young")
+    __slots__ = ("_entries", "_longest", "_old", "_young")
 
-    def __init__(self) -> None:
+    def __init__(self, entries: int, longest: int) -> None:
+        self._entries: Final = entries
+        self._longest: Final = longest
+        self.clear()
+
+    def clear(self) -> None:
         self._young: dict[bytes, T] = {}
         self._old: dict[bytes, T] = {}
 
@@ -60,8 +67,8 @@ class _Memo(Generic[T]):
         return found
 
     def remember(self, key: bytes, value: T) -> T:
-        if len(key) <= _LONGEST:
-            if len(self._young) >= _REMEMBERED:
+        if len(key) <= self._longest:
+            if len(self._young) >= self._entries:
                 self._old, self._young = self._young, {}
             self._young[key] = value
         return value
@@ -117,13 +124,13 @@ class _Block:
             pairs[self.id_at] = (pairs[self.id_at][0], identity)
         return tuple(pairs)
 
-    def known(self, line: bytes, held: Held) -> Known:
+    def known(self, line: bytes) -> Known | None:
         """What is known of heads of this block under a request line."""
-        known = self._known.get(line)
-        if known is None:
-            if len(self._known) >= _LINES_OF_A_BLOCK:
-                self._known.clear()
-            known = self._known[line] = Known(held)
+        return self._known.get(line)
+
+    def learn(self, line: bytes, held: Held) -> Known:
+        """Begin to know something of heads of this block under a request line."""
+        known = self._known[line] = Known(held)
         return known
 
 
@@ -148,8 +155,9 @@ class QuickHeads:
         self._longest: Final = min(limits.max_line_bytes, limits.max_header_bytes)
         self._strict_api: Final = strict_api
         self._prefix: Final = prefix
-        self._lines: Final[_Memo[_Asked]] = _Memo()
-        self._blocks: Final[_Memo[_Block]] = _Memo()
+        self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
+        self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
+        self._learnt = 0
         self._held: Final = Held()
 
     def read(self, data: bytes, caller: Caller) -> tuple[RequestHead, str, Known] | None:
@@ -197,11 +205,19 @@ class QuickHeads:
         block = self._blocks.get(rest) or self._block(rest)
         if block is None:
             return None
-        caller.asked, caller.block, caller.known = asked, block, block.known(line, self._held)
+        caller.asked, caller.block, caller.known = asked, block, block.known(line) or self._learn(block, line)
         caller.token = token.decode("ascii")
         caller.before, caller.after = data[:id_at], data[id_to:]
         caller.heads = self if id_at > end else None
         return self._head(caller, identity)
+
+    def _learn(self, block: _Block, line: bytes) -> Known:
+        """Know of another head from now on; when there are too many, of all others no more."""
+        self._learnt += 1
+        if self._learnt > _KNOWN:
+            self._learnt = 0
+            self._blocks.clear()  # with what they know
+        return block.learn(line, self._held)
 
     def _line(self, line: bytes) -> _Asked | None:
         found = _LINE.fullmatch(line)

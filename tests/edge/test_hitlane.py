@@ -12,6 +12,8 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.model import Fields
 from gateway.edge.boundary import Boundary
 from gateway.edge.ids import RequestIds
+from gateway.edge.quick_heads import Caller, QuickHeads
+from gateway.edge.receive import Limits
 from gateway.edge.rendering import Renderer
 from gateway.pipeline.exchange import Reply
 from tests.conftest import Answer, bearer
@@ -216,3 +218,72 @@ async def test_connections_of_the_lane_end_with_the_gateway(stub, start_gateway,
     stopping = asyncio.create_task(gateway.stop())
     assert [await client.ended() for client in clients] == [True] * 3
     await asyncio.wait_for(stopping, 5)
+
+
+# -- what is remembered of heads
+
+
+def _heads() -> QuickHeads:
+    return QuickHeads(Limits(65536, 65536), strict_api=True, prefix="")
+
+
+def _remembered(heads: QuickHeads) -> tuple[int, int, int]:
+    blocks = [*heads._blocks._young.values(), *heads._blocks._old.values()]
+    lines = len(heads._lines._young) + len(heads._lines._old)
+    return lines, len(blocks), sum(len(block._known) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /v3/processes?page={} HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /v3/processes HTTP/1.1\r\nHost: a\r\nUser-Agent: {}\r\n\r\n",
+        "GET /v3/processes?page={} HTTP/1.1\r\nHost: a\r\nUser-Agent: {}\r\n\r\n",
+        "GET /v3/processes?page={} HTTP/1.1\r\nHost: a\r\nX-Request-Id: {}\r\nAuthorization: bearer a.{}.c\r\n\r\n",
+    ],
+    ids=["lines", "blocks", "both", "tokens and ids"],
+)
+def test_heads_without_end_take_a_bounded_place(head: str) -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    for number in range(20_000):
+        assert heads.read(head.replace("{}", str(number)).encode(), caller) is not None
+    lines, blocks, known = _remembered(heads)
+    assert lines <= 2 * 4096
+    assert blocks <= 2 * 512
+    assert known <= 16_384
+
+
+def test_lines_times_blocks_take_a_bounded_place() -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    for number in range(40_000):
+        line, agent = number % 200, number // 200
+        heads.read(f"GET /v3/x?a={line} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n".encode(), caller)
+    assert _remembered(heads)[2] <= 16_384
+
+
+def test_long_heads_are_read_and_not_remembered() -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    long = "x" * 3000
+    assert heads.read(f"GET /v3/x?a={long} HTTP/1.1\r\nHost: a\r\nX-A: {long}\r\n\r\n".encode(), caller) is not None
+    assert _remembered(heads)[:2] == (0, 0)
+
+
+def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
+    """The id alone may differ; anything else is read anew."""
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    head = b"GET /v3/x HTTP/1.1\r\nHost: a\r\nX-Request-Id: one\r\nAuthorization: bearer a.b.c\r\n\r\n"
+    for sent, path, identity, token in [
+        (head, "/v3/x", "one", "bearer a.b.c"),
+        (head.replace(b"one", b"two"), "/v3/x", "two", "bearer a.b.c"),
+        (head.replace(b"/x", b"/y"), "/v3/y", "one", "bearer a.b.c"),
+        (head.replace(b"a.b.c", b"a.b.d"), "/v3/x", "one", "bearer a.b.d"),
+        (head, "/v3/x", "one", "bearer a.b.c"),
+    ]:
+        found = heads.read(sent, caller)
+        assert found is not None
+        read, known, _ = found
+        assert (read.target.path, known, read.fields.get("authorization")) == (path, identity, token)
+        assert read.fields.pairs[1:] == (("X-Request-Id", identity), ("Authorization", token))
+    for odd in (b"o e", b"", b"one\r\nX-A: b", b"\xff", b"x" * 256, b"one\r\n\r\nGET / HTTP/1.1\r\nX: "):
+        found = heads.read(head.replace(b"one", odd), caller)
+        assert found is None or found[1] == "one", "what is no plain id is for the ordinary lane, or read anew"

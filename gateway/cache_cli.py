@@ -9,6 +9,7 @@ import json
 import sys
 from enum import Enum
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -45,6 +46,9 @@ Admin = Annotated[
     str,
     typer.Option("--admin", metavar="URL", envvar="GATEWAY_ADMIN_URL", help="The admin listener of the gateway."),
 ]
+Token = Annotated[
+    str | None, typer.Option(envvar="GATEWAY_ADMIN_TOKEN", help="The admin listener's token, or @FILE that holds it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as it comes.")]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="Path and query, or the whole URL.")]
 Prefix = Annotated[str | None, typer.Option(metavar="PREFIX", help="What path and query begin with.")]
@@ -58,6 +62,7 @@ Principal = Annotated[str | None, typer.Option(metavar="ID", help="Pages of this
 def list_(
     *,
     admin: Admin = DEFAULT,
+    token: Token = None,
     url: Url = None,
     prefix: Prefix = None,
     type_: Type = None,
@@ -72,7 +77,7 @@ def list_(
     """List entries."""
     asked = _given(url=url, prefix=prefix, type=type_, guid=guid, space=space, principal=principal)
     asked |= _given(domain=None if domain is None else domain.value, sort=sort.value, limit=str(limit))
-    found = _ask(admin, "GET", f"/cache/entries?{urlencode(asked)}")
+    found = _ask((admin, token), "GET", f"/cache/entries?{urlencode(asked)}")
     if raw:
         _print_json(found)
         return
@@ -86,10 +91,13 @@ def list_(
 
 @cache.command()
 def show(
-    number: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` prints.")], *, admin: Admin = DEFAULT
+    number: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` prints.")],
+    *,
+    admin: Admin = DEFAULT,
+    token: Token = None,
 ) -> None:
     """Show all of one entry but its content."""
-    _print_json(_ask(admin, "GET", f"/cache/entries/{number}"))
+    _print_json(_ask((admin, token), "GET", f"/cache/entries/{number}"))
 
 
 @cache.command()
@@ -99,6 +107,7 @@ def purge(
     ] = None,
     *,
     admin: Admin = DEFAULT,
+    token: Token = None,
     url: Url = None,
     prefix: Prefix = None,
     type_: Type = None,
@@ -113,16 +122,16 @@ def purge(
     if (number is not None) + everything + bool(asked) != 1:
         _fail("say what to purge: an ID, --all, or options that select", 2)
     if number is not None:
-        found = _ask(admin, "DELETE", f"/cache/entries/{number}?soft={'true' if soft else 'false'}")
+        found = _ask((admin, token), "DELETE", f"/cache/entries/{number}?soft={'true' if soft else 'false'}")
     else:
-        found = _ask(admin, "POST", "/cache/purge", {**asked, "all": everything, "soft": soft})
+        found = _ask((admin, token), "POST", "/cache/purge", {**asked, "all": everything, "soft": soft})
     print(f"{found['purged']} entries {'made stale' if soft else 'dropped'}")
 
 
 @cache.command()
-def stats(*, admin: Admin = DEFAULT, raw: Json = False) -> None:
+def stats(*, admin: Admin = DEFAULT, token: Token = None, raw: Json = False) -> None:
     """Say what is stored, in sum."""
-    found = _ask(admin, "GET", "/cache")
+    found = _ask((admin, token), "GET", "/cache")
     if raw:
         _print_json(found)
         return
@@ -147,8 +156,9 @@ def _cell(entry: dict[str, Any], name: str) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def _ask(admin: str, method: str, target: str, content: object = None) -> dict[str, Any]:
-    """The answer of an admin listener; ends the command where there is none, or a refusal."""
+def _ask(where: tuple[str, str | None], method: str, target: str, content: object = None) -> dict[str, Any]:
+    """The answer of an admin listener, asked with its token; ends the command where there is none, or a refusal."""
+    admin, token = where
     try:
         parts = urlsplit(admin)
         host, port = parts.hostname, parts.port
@@ -159,9 +169,14 @@ def _ask(admin: str, method: str, target: str, content: object = None) -> dict[s
         _fail(f"not a URL: {admin!r}; expected one such as {DEFAULT}", 2)
     connection = (HTTPSConnection if parts.scheme == "https" else HTTPConnection)(host, port, timeout=_SECONDS)
     body = None if content is None else json.dumps(content)
+    fields = {"Content-Type": "application/json"}
+    if token is not None:
+        fields["Authorization"] = f"Bearer {_token(token)}"
     try:
-        connection.request(method, parts.path.rstrip("/") + target, body, {"Content-Type": "application/json"})
+        connection.request(method, parts.path.rstrip("/") + target, body, fields)
         response = connection.getresponse()
+        if response.status == 401:
+            _fail(f"{admin}: asks for its token (--token or GATEWAY_ADMIN_TOKEN)", 1)
         answer: dict[str, Any] = json.loads(response.read())
     except (OSError, HTTPException) as error:
         _fail(f"{admin}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}", 1)
@@ -172,6 +187,15 @@ def _ask(admin: str, method: str, target: str, content: object = None) -> dict[s
     if "error" in answer:
         _fail(str(answer["error"]["detail"]), 1)
     return answer
+
+
+def _token(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        _fail(f"{given[1:]}: {error.strerror}", 2)
 
 
 def _print_json(value: object) -> None:

@@ -1,8 +1,9 @@
 """The operator's cache API below /cache: list, inspect, purge, statistics. GET reads, POST and DELETE change.
 
-Every answer is JSON, errors included. Nothing here asks for tokens, so a page in an operator's browser must not be able
-to do anything: what such a page sends from another site is refused (`Sec-Fetch-Site`, `Origin`), and a purge has to
-say `Content-Type: application/json`, which no form can and no script may without a preflight that is never granted.
+Every answer is JSON, errors included. Whether a token is needed is decided before (`guard.py`); without one a page in
+an operator's browser must not be able to do anything either: what such a page sends from another site is refused
+(`Sec-Fetch-Site`, `Origin`), and a purge has to say `Content-Type: application/json`, which no form can and no script
+may without a preflight that is never granted.
 """
 
 from __future__ import annotations

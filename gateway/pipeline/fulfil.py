@@ -15,14 +15,14 @@ from gateway.core.groups import ANY_GROUP, groups_of
 from gateway.core.invalidation import tags_of_page
 from gateway.core.routes import CacheMode
 from gateway.core.rows import tags_of_content
-from gateway.pipeline.collapse import Collapse
 from gateway.pipeline.decide import Fetch, FetchKeys, decide, forgiving, refuse
 from gateway.pipeline.decision import DEBUG_FIELD, asks_why, debug_field
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.failures import denial_for, stale_for
+from gateway.pipeline.fills import Fills
 from gateway.pipeline.origin_fetch import OriginFetch
-from gateway.pipeline.ports import ContentError, KeysUnavailableError, OwnError, UpstreamError
+from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.representation import describe, from_entry
 from gateway.pipeline.resource import tags_of_uri
@@ -96,7 +96,7 @@ class Pipeline:
         self._outgoing = outgoing
         self._clock: Final = clock
         self._max_rewrite_bytes: Final = max_rewrite_bytes
-        self._fills: Final[Collapse[Fill]] = Collapse(OwnError)
+        self._fills: Final = Fills(clock)
         self.writes: Final = Writes(
             upstream=upstream, store=policy.store, outgoing=outgoing, clock=clock, groups=policy.emit_groups
         )
@@ -240,7 +240,7 @@ class Pipeline:
         generation = self.policy.store.generation((*tags, ANY_GROUP, *tags_of_uri(exchange.head.target.path)))
         alone = exchange.verdict is Verdict.REVALIDATED  # joins nobody who may be content with another process's page
         lane = (exchange.key, generation, alone and self._shared is not None)
-        return await self._fills.run(lane, lambda: self._find_or_fetch(exchange, generation, tags))
+        return await self._fills.run(exchange.key, lane, lambda: self._find_or_fetch(exchange, generation, tags))
 
     async def _find_or_fetch(self, exchange: Exchange, generation: int, tags: tuple[str, ...]) -> Fill:
         """Another process's page, else the controller's, which the others may then have."""

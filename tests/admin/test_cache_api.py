@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -403,6 +404,20 @@ async def test_commands_that_fail_say_why(world: World, arguments: tuple[str, ..
     done = await command(world, *arguments)
     assert done.exit_code == code
     assert said in done.stderr
+
+
+async def test_a_listener_with_a_token(stub: Stub, start_gateway: Any, tmp_path: Path) -> None:
+    secret = "an-operators-token-that-is-long-enough-to-be-one"
+    gateway = await start_gateway(stub.url, admin=f"{{port: 0, token: {secret}}}")
+    held = tmp_path / "token"
+    held.write_text(f"{secret}\n")
+    for given, code in ((), 1), (("--token", "wrong"), 1), (("--token", secret), 0), (("--token", f"@{held}"), 0):
+        arguments = ["cache", "stats", "--admin", gateway.admin_url, *given]
+        done = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        assert (done.exit_code, "asks for its token" in done.stderr) == (code, code == 1)
+        assert secret not in done.output + done.stderr
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["cache", "stats", "--token", "@/no/such/file"])
+    assert (done.exit_code, "No such file" in done.stderr) == (2, True)
 
 
 async def test_a_listener_that_is_no_admin_listener(world: World) -> None:

@@ -335,6 +335,46 @@ async def test_what_cannot_be_stored_goes_to_nobody_else(status: int, fields: tu
     assert not await world.is_cached("admin")
 
 
+async def test_nobody_waits_for_a_page_that_turned_out_not_to_be_shareable() -> None:
+    """Hit-for-miss: waiting first and asking then would take everybody twice as long, one after the other."""
+    world = World()
+    first = world.ask()
+    await settle()
+    world.calls[0].answers(b"not found", status=404)
+    assert (await first.reply()).status == 404
+    others = [world.ask() for _ in range(3)]
+    await settle()
+    assert len(world.calls) == 4
+    world.calls[1].answers(b'{"page":1}')
+    assert (await others[0].reply()).status == 200
+    late = world.ask(LIST, "dev", ("Cache-Control", "no-cache"))
+    await settle()
+    assert len(world.calls) == 5
+    for call in world.calls[2:]:
+        call.answers(b'{"page":2}')
+    for asked in (*others[1:], late):
+        assert (await asked.reply()).status == 200
+    reload = [world.ask(LIST, "dev", ("Cache-Control", "no-cache")) for _ in range(3)]
+    await settle()
+    assert len(world.calls) == 6, "something was stored: they wait for one again"
+    world.calls[5].answers(b'{"page":3}')
+    for asked in reload:
+        assert await asked.body() == b'{"page":3}'
+
+
+async def test_a_failing_controller_is_not_asked_by_everybody_at_once_because_it_fails() -> None:
+    world = World()
+    for number in range(3):
+        asked = [world.ask() for _ in range(3)]
+        await settle()
+        assert len(world.calls) - 1 == number * 3, "one asks, the others wait for it"
+        world.calls[-1].answers(b"{}", status=503)
+        await settle()
+        for call in world.calls[-2:]:
+            call.answers(b"{}", status=503)  # those who waited ask for themselves, once
+        assert [(await one.reply()).status for one in asked] == [503] * 3
+
+
 async def test_a_page_too_large_to_keep_is_everyones_own() -> None:
     world = World(max_entry_bytes=100)
     asked = [world.ask(), world.ask()]

@@ -9,7 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
@@ -31,6 +31,7 @@ from gateway.pipeline.decide import Policy
 from gateway.pipeline.drift import Drift
 from gateway.pipeline.fulfil import Pipeline
 from gateway.pipeline.inspection import Inspector
+from gateway.pipeline.operations import perform
 from gateway.reload import Reloader
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
@@ -40,7 +41,7 @@ from gateway.upstreams import Controllers, gate
 from gateway.workers.relay import RelayedPages, RelayedPipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gateway.assembly import KeptCounters
     from gateway.core.routes import RouteTable
@@ -166,7 +167,7 @@ class Gateway:
             application(
                 registry,
                 self._checks(),
-                mounted={"/cache": cache_api(self.inspector, public_path=assembly.prefix(settings))},
+                mounted={"/cache": cache_api(self.cache, public_path=assembly.prefix(settings))},
                 status=Recent(lambda: generate_latest(registry).decode()).status,
                 actions={"reload": self.reloader.answer},
                 decisions=self.decisions.newest,
@@ -210,6 +211,10 @@ class Gateway:
 
     def _traced(self, outgoing: Outgoing) -> Outgoing:
         return outgoing if self._traces is None else replace(outgoing, trace=self._traces.asking)
+
+    async def cache(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Carry out an operation of the operator's cache API in this process."""
+        return await perform(self.inspector, assembly.prefix(self.settings), name, asked)
 
     def _policy(self) -> Policy:
         return Policy(

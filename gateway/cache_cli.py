@@ -11,7 +11,7 @@ from enum import Enum
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
@@ -91,19 +91,19 @@ def list_(
 
 @cache.command()
 def show(
-    number: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` prints.")],
+    number: Annotated[str, typer.Argument(metavar="ID", help="The id that `list` prints.")],
     *,
     admin: Admin = DEFAULT,
     token: Token = None,
 ) -> None:
     """Show all of one entry but its content."""
-    _print_json(_ask((admin, token), "GET", f"/cache/entries/{number}"))
+    _print_json(_ask((admin, token), "GET", _entry(number)))
 
 
 @cache.command()
 def purge(
     number: Annotated[
-        int | None, typer.Argument(metavar="[ID]", help="One entry, by the id that `list` prints.")
+        str | None, typer.Argument(metavar="[ID]", help="One entry, by the id that `list` prints.")
     ] = None,
     *,
     admin: Admin = DEFAULT,
@@ -122,7 +122,7 @@ def purge(
     if (number is not None) + everything + bool(asked) != 1:
         _fail("say what to purge: an ID, --all, or options that select", 2)
     if number is not None:
-        found = _ask((admin, token), "DELETE", f"/cache/entries/{number}?soft={'true' if soft else 'false'}")
+        found = _ask((admin, token), "DELETE", f"{_entry(number)}?soft={'true' if soft else 'false'}")
     else:
         found = _ask((admin, token), "POST", "/cache/purge", {**asked, "all": everything, "soft": soft})
     print(f"{found['purged']} entries {'made stale' if soft else 'dropped'}")
@@ -142,6 +142,10 @@ def stats(*, admin: Admin = DEFAULT, token: Token = None, raw: Json = False) -> 
         print(f"          {kind}: {held['entries']} entries, {held['bytes']} bytes")
     for title in ("evicted", "purged"):
         print(f"{title:10}{', '.join(f'{count} {why}' for why, count in found[title].items())}")
+
+
+def _entry(number: str) -> str:
+    return f"/cache/entries/{quote(number, safe='')}"
 
 
 def _given(**values: str | None) -> dict[str, str]:

@@ -8,34 +8,24 @@ may without a preflight that is never granted.
 
 from __future__ import annotations
 
-import heapq
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.selection import Selection, SelectionError, selection
-from gateway.core.visibility import kind_of as kind_of_domain
+from gateway.core.selection import SelectionError
+from gateway.pipeline.operations import CLASSES, CRITERIA, SORTS, chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from gateway.pipeline.inspection import Held, Inspector
-
+    Perform = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any] | None]]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_CRITERIA: Final = frozenset({"url", "prefix", "type", "guid", "space", "principal"})
 _OTHERS: Final = frozenset({"domain", "sort", "limit"})
-_CLASSES: Final = ("public", "anonymous", "global", "principal")
 _LARGEST_REQUEST: Final = 64 * 1024
 _MOST: Final = 1000
-_SORTED: Final[dict[str, Callable[[Held], float]]] = {
-    "newest": lambda node: node.number,
-    "oldest": lambda node: -node.number,
-    "size": lambda node: node.size,
-    "hits": lambda node: node.hits,
-}
 
 
 class _Purge(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,14 +47,14 @@ class _RefusedError(Exception):
         self.status = status
 
 
-def cache_api(inspector: Inspector, *, public_path: str) -> web.Application:
+def cache_api(perform: Perform, *, public_path: str) -> web.Application:
     """The application to mount at /cache.
 
     Args:
-        inspector: the page store as an operator sees it.
+        perform: carries out an operation (`pipeline/operations.py`), here or elsewhere.
         public_path: the path of the public URL, "" when it has none.
     """
-    handlers: Final = _Handlers(inspector, public_path)
+    handlers: Final = _Handlers(perform, public_path)
     app = web.Application(middlewares=[_guarded])
     app.router.add_get("", handlers.statistics)
     app.router.add_get("/entries", handlers.entries)
@@ -103,68 +93,37 @@ def _json(value: object, status: int = 200, **fields: str) -> web.Response:
 
 
 class _Handlers:
-    def __init__(self, inspector: Inspector, public_path: str) -> None:
-        self._inspector = inspector
+    def __init__(self, perform: Perform, public_path: str) -> None:
+        self._perform = perform
         self._public_path = public_path
 
     async def statistics(self, _request: web.Request) -> web.Response:
         """What is stored, in sum."""
-        store, found = self._inspector.store, await self._inspector.statistics()
-        classes = {kind: {"entries": count, "bytes": found.sizes[kind]} for kind, count in found.entries.items()}
-        return _json(
-            {
-                "entries": sum(found.entries.values()),
-                "bytes": store.bytes,
-                "max_bytes": store.max_bytes,
-                "stale": found.stale,
-                "settled": found.settled,
-                "domains": found.domains,
-                "largest_principal_bytes": found.largest,
-                "by_class": classes,
-                "by_mode": found.modes,
-                "evicted": dict(store.evictions),
-                "purged": self._inspector.purged,
-            }
-        )
+        return _json(await self._done("statistics", {}))
 
     async def entries(self, request: web.Request) -> web.Response:
         """The pages that the query selects, at most `limit` of them, the first by `sort`."""
         asked = _query(request)
-        wanted = self._selection(asked)
-        domain, limit = asked.get("domain"), _limit(asked.get("limit", "100"))
-        order = _SORTED.get(asked.get("sort", "newest"))
-        if order is None:
-            raise _RefusedError(400, f"sort is one of {', '.join(_SORTED)}")
-        if domain is not None and domain not in _CLASSES:
-            raise _RefusedError(400, f"domain is one of {', '.join(_CLASSES)}")
-        found = [
-            node
-            async for node in self._inspector.select(wanted)
-            if domain is None or kind_of_domain(node.entry.key.domain) == domain
-        ]
-        shown = heapq.nlargest(limit, found, key=order)
-        return _json(
-            {
-                "total": len(found),
-                "bytes": sum(node.size for node in found),
-                "entries": [self._inspector.summary(node, principal=wanted.principal) for node in shown],
-            }
-        )
+        criteria = self._judged({name: value for name, value in asked.items() if name in CRITERIA})
+        domain, limit, sort = asked.get("domain"), _limit(asked.get("limit", "100")), asked.get("sort", "newest")
+        if sort not in SORTS:
+            raise _RefusedError(400, f"sort is one of {', '.join(SORTS)}")
+        if domain is not None and domain not in CLASSES:
+            raise _RefusedError(400, f"domain is one of {', '.join(CLASSES)}")
+        wanted = {"criteria": criteria, "domain": domain, "sort": sort, "limit": limit}
+        return _json(await self._done("entries", wanted))
 
     async def entry(self, request: web.Request) -> web.Response:
         """All of one page but its content."""
-        return _json(self._inspector.detail(self._found(request)))
+        return _json(await self._done("entry", {"id": request.match_info["id"]}))
 
     async def purge_entry(self, request: web.Request) -> web.Response:
         """Purge one page."""
         asked = _query(request, frozenset({"soft"}))
         if asked.get("soft", "false") not in ("true", "false"):
             raise _RefusedError(400, "soft is true or false")
-        soft = asked.get("soft") == "true"
-        store = self._inspector.store
-        store.refuse_under_way()
-        purged = self._inspector.purge_one(self._found(request).entry.key, soft=soft)
-        return _json({"purged": int(purged), "soft": soft})
+        wanted = {"id": request.match_info["id"], "soft": asked.get("soft") == "true"}
+        return _json(await self._done("purge-entry", wanted))
 
     async def purge(self, request: web.Request) -> web.Response:
         """Purge what the content selects."""
@@ -179,33 +138,25 @@ class _Handlers:
             asked = msgspec.json.decode(content, type=_Purge)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _RefusedError(400, f"not a purge: {error}") from None
-        given = {name: value for name in _CRITERIA if (value := getattr(asked, name)) is not None}
+        given = {name: value for name in CRITERIA if (value := getattr(asked, name)) is not None}
         if bool(given) == asked.all:
-            raise _RefusedError(400, f"either all: true, or at least one of {', '.join(sorted(_CRITERIA))}")
-        count = await self._inspector.purge(self._selection(given), soft=asked.soft)
-        return _json({"purged": count, "soft": asked.soft})
+            raise _RefusedError(400, f"either all: true, or at least one of {', '.join(sorted(CRITERIA))}")
+        return _json(await self._done("purge", {"criteria": self._judged(given), "soft": asked.soft}))
 
-    def _selection(self, given: dict[str, str]) -> Selection:
-        if "guid" in given and "space" in given:
-            raise SelectionError("guid or space, not both")
-        return selection(
-            url=given.get("url"),
-            prefix=given.get("prefix"),
-            type_=given.get("type"),
-            guid=given.get("guid", given.get("space")),
-            principal=given.get("principal"),
-            public_path=self._public_path,
-        )
-
-    def _found(self, request: web.Request) -> Held:
-        number = request.match_info["id"]
-        node = self._inspector.find(int(number)) if number.isascii() and number.isdigit() and len(number) < 19 else None
-        if node is None:
+    async def _done(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        answer = await self._perform(name, asked)
+        if answer is None:
             raise _RefusedError(404, "no such entry; it may have gone meanwhile")
-        return node
+        return answer
+
+    def _judged(self, criteria: dict[str, str]) -> dict[str, str]:
+        if "guid" in criteria and "space" in criteria:
+            raise SelectionError("guid or space, not both")
+        chosen(criteria, self._public_path)
+        return criteria
 
 
-def _query(request: web.Request, known: frozenset[str] = _CRITERIA | _OTHERS) -> dict[str, Any]:
+def _query(request: web.Request, known: frozenset[str] = CRITERIA | _OTHERS) -> dict[str, Any]:
     """The parameters of a request, each of them known and given once."""
     asked: dict[str, Any] = {}
     for name, value in request.query.items():

@@ -18,13 +18,16 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
+from gateway.assembly import prefix
 from gateway.core.invalidation import EVERYTHING
 from gateway.doors import Doors, forget_sockets, open_sockets
 from gateway.lint import refused
 from gateway.live.recent import Recent
 from gateway.observed import observe_lifecycle
+from gateway.pipeline.operations import merged
 from gateway.reload import Reloaded
 from gateway.settings import ConfigError, parse
 from gateway.settings.changes import in_force
@@ -37,7 +40,7 @@ from gateway.workers.slot import Slot, StartError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from gateway.settings import Settings
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _SCRAPE: Final = 2.0  # seconds to answer a question for metrics
 _CONFIRM: Final = 5.0  # to drop pages, before a worker is ended
 _RELOAD: Final = 60.0
+_CACHE: Final = 30.0  # to look through all pages
 _LATE: Final = 5.0  # after the grace, before a worker is ended
 
 
@@ -176,12 +180,24 @@ class Supervisor:
             self._checks,
             status=Recent(lambda: generate_latest(self.registry).decode()).status,
             actions={"reload": self._reload_answer},
+            mounted={"/cache": cache_api(self._cache, public_path=prefix(self.settings))},
         )
         guard(app, self.settings.admin.token)
         app.middlewares.append(self._asked)
         self._admin = web.AppRunner(app, access_log=None)
         await self._doors.open_admin(self._admin)
         self._doors.watch()
+
+    async def _cache(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An operation of the operator's cache API: by the worker that an entry's id names, else by all."""
+        if "id" in asked:
+            number, _, own = asked["id"].partition("-")
+            slots = [slot for slot in self._slots if str(slot.number) == number]
+            answer = await slots[0].ask("cache", (name, {**asked, "id": own}), within=_CACHE) if slots else None
+            return None if answer is None else {**answer, **({"id": asked["id"]} if "id" in answer else {})}
+        answers = await asyncio.gather(*(slot.ask("cache", (name, asked), within=_CACHE) for slot in self._slots))
+        found = {slot.number: one for slot, one in zip(self._slots, answers, strict=True) if one is not None}
+        return merged(name, asked, found) if found else None
 
     async def _stop(self) -> None:
         self.draining = True

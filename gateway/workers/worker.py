@@ -52,6 +52,7 @@ class Worker:
                 "snapshot": self._snapshot,
                 "reload": self._reload,
                 "drop": self._drop,
+                "cache": self._cache,
                 "not-ready": self._not_ready,
                 "drain": self._drain,
                 "hurry": self._hurry,
@@ -110,6 +111,9 @@ class Worker:
     async def _drop(self, tags: list[str]) -> None:
         if self._gateway is not None:
             self._gateway.store.invalidate(tags)
+
+    async def _cache(self, asked: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
+        return None if self._gateway is None else await self._gateway.cache(*asked)
 
     async def _not_ready(self, _: object) -> None:
         if self._gateway is not None:

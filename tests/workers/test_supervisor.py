@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,37 @@ async def test_a_write_through_one_is_visible_to_the_next_read_through_the_other
             await writer.ask("PATCH /v3/processes/p", AUTHORIZATION, "Content-Length: 2", body=b"{}")
             read = await reader.ask("GET /v3/processes", AUTHORIZATION)
             assert json.loads(read.body)["turn"] == turn == number, f"write {number} was not seen"
+
+
+async def test_the_cache_of_all_is_looked_into_and_purged(stub: Stub, connect: Connect, tmp_path: Path) -> None:
+    stub.answers_json(b'{"resources":[]}')
+    async with running(settings(tmp_path, stub.url, "workers: 2\ndrain: 2s")) as gateway:
+        wires = await each_worker(connect, gateway, 2)
+        for wire in wires:
+            for target in ("/v3/processes", "/v3/apps"):
+                await wire.ask(f"GET {target}", AUTHORIZATION)
+
+        async def operator(line: str, **content: object) -> dict[str, Any]:
+            body = json.dumps(content).encode() if content else b""
+            fields = ("Content-Type: application/json", f"Content-Length: {len(body)}") if content else ()
+            answer = await ask(connect, gateway.admin_url, line, *fields, body=body)
+            return {"status": answer.status, **json.loads(answer.body)}
+
+        found = await operator("GET /cache")
+        assert (found["entries"], found["stores"]) == (4, 2)
+        listed = await operator("GET /cache/entries?prefix=/v3/apps&limit=1")
+        assert (listed["total"], len(listed["entries"])) == (2, 1)
+        name = listed["entries"][0]["id"]
+        shown = await operator(f"GET /cache/entries/{name}")
+        assert (shown["id"], shown["url"]) == (name, "/v3/apps")
+        assert (await operator(f"DELETE /cache/entries/{name}"))["purged"] == 1
+        assert (await operator(f"DELETE /cache/entries/{name}"))["status"] == 404
+        assert (await operator("GET /cache/entries/9-1"))["status"] == 404
+        assert (await operator("POST /cache/purge", url="/v3/processes"))["purged"] == 2
+        assert (await operator("POST /cache/purge", url="nowhere"))["status"] == 400
+        for wire in wires:
+            answer = await wire.ask("GET /v3/processes", AUTHORIZATION)
+            assert "fwd=miss" in (answer.field("cache-status") or "")
 
 
 async def test_a_worker_that_is_killed_loses_only_its_own_requests(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 
-from gateway.core import bearer, caching, conditional, dates, fields, ranges, structured
+from gateway.core import bearer, caching, conditional, dates, fields, proxy_protocol, ranges, structured
 from gateway.core.cf_routes import CLOUD_FOUNDRY
 from gateway.core.claims import ClaimPolicy
 from gateway.core.errors import Denial, Reason
@@ -324,6 +325,24 @@ def codec(data: bytes) -> None:
         assert inside[0].stored_at <= NOW
 
 
+def proxy(data: bytes) -> None:
+    """A PROXY header (v1, v2): a header with an address that is one, a wish for more bytes, none, or an error."""
+    try:
+        found = proxy_protocol.parse(data)
+    except proxy_protocol.ProxyError:
+        return
+    if found is None:
+        return
+    if isinstance(found, int):
+        assert len(data) < found <= proxy_protocol.LARGEST
+        return
+    assert 0 < found.length <= min(len(data), proxy_protocol.LARGEST)
+    if found.source is not None:
+        ip_address(found.source)
+    again = proxy_protocol.parse(data[: found.length] + b"GET / HTTP/1.1")
+    assert again == found, "what comes behind it has no say"
+
+
 _SECRET_IN_SETTINGS = "canary5e7c-canary5e7c-canary5e7c-canary5e7c"
 
 
@@ -355,5 +374,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "token": token,
     "claims": claims,
     "codec": codec,
+    "proxy": proxy,
     "settings": settings,
 }

@@ -202,16 +202,24 @@ class Soak:
             self.site.controller.complete_jobs()
             through = False
         else:
-            base = self.site.url if through else self.site.direct
-            async with self.http.request(method, f"{base}{path}", headers=self.token("admin"), json=body) as response:
-                answer = await response.read()
-                if response.status >= 500:
-                    self.failed(f"{method} {path}: {response.status}", began)
-                if response.status == 201 and path == "/v3/apps":
-                    self.created.append(json.loads(answer)["guid"])
-                through = through and response.status in {200, 201, 204}
+            status = await self.write(self.site.url if through else self.site.direct, method, path, body, began)
+            through = through and status in {200, 201, 204}
             self.counts["writes through the gateway" if through else "writes past it"] += 1
         await self.observe(began, through=through)
+
+    async def write(self, base: str, method: str, path: str, body: object, began: float) -> int:
+        """Write; returns the status, 0 when there was no answer."""
+        try:
+            async with self.http.request(method, f"{base}{path}", headers=self.token("admin"), json=body) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.failed(f"{method} {path}: {type(error).__name__}: {error}", began)
+            return 0
+        if response.status >= 500:
+            self.failed(f"{method} {path}: {response.status}", began)
+        if response.status == 201 and path == "/v3/apps":
+            self.created.append(json.loads(answer)["guid"])
+        return response.status
 
     def something(self) -> tuple[str, str, object]:
         world, guid, count = self.site.controller.world, self.app.guid, self.changes

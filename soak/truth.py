@@ -23,12 +23,15 @@ class Version:
         since: before the change that made it so began.
         until: after the change that made it another was seen; None while it holds.
         number: of the change.
+        past: whether the change that ended it went past the gateway, which then cannot know that it is over: not even a
+            later write through it need drop a page that does not show what was written.
     """
 
     told: Told
     since: float
     number: int
     until: float | None = None
+    past: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Truth:
             if versions and versions[-1].told == told:
                 continue
             if versions:
-                versions[-1].until = seen
+                versions[-1].until, versions[-1].past = seen, not through
             versions.append(Version(told, began, number))
             if through:
                 self.floors[pair] = number
@@ -103,7 +106,7 @@ class Truth:
             if version.told == got.told
             and version.since <= got.came
             and (version.until is None or version.until >= got.asked - got.allowed)
-            and version.number >= self._least(got)
+            and (version.past or version.number >= self._least(got))
         ]
         if not fitting:
             who, target = got.pair

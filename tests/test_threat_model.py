@@ -53,3 +53,19 @@ def test_security_names_what_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in re.findall(r"`make (\w+)`", text):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+# Every class of failure that comparable software had, and that is to be defended against here.
+ADVISORIES = (
+    *("CVE-2022-29217", "CVE-2026-39999", "CVE-2026-32597", "GHSA-75c5-xw7c-p5pm", "CVE-2018-0114", "CVE-2026-35039"),
+    *("CVE-2025-66490", "GHSA-6jwx-7vp4-9847", "VSV00018", "CVE-2024-45410", "CVE-2025-48865", "CVE-2025-64484"),
+    *("CVE-2025-4366", "CVE-2026-2836", "CVE-2023-28858", "envoy-16399", "envoy-13705", "go-oidc-482"),
+    *("krakend-ce-687", "spring-cloud-gateway-3152", "slowloris"),
+)
+
+
+@pytest.mark.parametrize("advisory", ADVISORIES)
+def test_each_advisory_class_has_a_test_that_names_it(advisory: str) -> None:
+    pattern = re.compile(re.sub(r"[-_]", "[-_#]", advisory), re.IGNORECASE)
+    naming = [file for file in (ROOT / "tests").rglob("test_*.py") if file != Path(__file__).resolve()]
+    assert any(pattern.search(file.read_text(encoding="utf-8")) for file in naming)

@@ -127,6 +127,14 @@ class Target:
     def __str__(self) -> str:
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
+    @property
+    def shown(self) -> str | None:
+        """The path alone, for logs and operators, also of a target that was refused as it came.
+
+        None when something else stands in front of it: an authority, with a password perhaps.
+        """
+        return self.path.partition("?")[0].partition("#")[0] if self.path.startswith("/") else None
+
 
 @dataclass(slots=True)
 class RequestHead:

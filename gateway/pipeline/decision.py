@@ -78,7 +78,7 @@ class Decision(NamedTuple):
             "at": round(self.at, 3),
             "request_id": self.request_id,
             "method": self.method,
-            "path": self.target.path.partition("?")[0],
+            "path": self.target.shown,
             "query": _names(self.target.query),
             "route": None if route is None else route.template,
             "rule": None if route is None else "settings" if route.operator else "built-in",

@@ -165,7 +165,7 @@ def _line(exchange: Exchange, *, complete: bool, seconds: float, sampled: float 
     denied, upstream = exchange.denied, exchange.upstream_seconds
     return {
         "method": exchange.head.method,
-        "path": _path(exchange),
+        "path": exchange.head.target.shown,
         "status": exchange.status,
         "route": exchange.route.template if exchange.route is not None else None,
         "decision": "refused" if denied is not None else "answered",
@@ -185,9 +185,3 @@ def _line(exchange: Exchange, *, complete: bool, seconds: float, sampled: float 
         "trace_id": trace.trace_id if trace is not None else None,
         "sampled": sampled if sampled is not None and sampled < 1 else None,
     }
-
-
-def _path(exchange: Exchange) -> str | None:
-    """The path alone, also of a target that was refused as it came; None when it has other parts than that in front."""
-    path = exchange.head.target.path
-    return path.partition("?")[0].partition("#")[0] if path.startswith("/") else None

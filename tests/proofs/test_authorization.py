@@ -25,6 +25,7 @@ from gateway.core.target import parse as parse_target
 from gateway.identity.keys import KeySet, from_secret
 from gateway.identity.verifier import Verifier
 from gateway.pipeline.decide import Fetch, Policy, decide
+from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.store.memory import MemoryStore
 
@@ -352,3 +353,29 @@ def test_a_path_in_disguise_is_that_path_or_refused(raw: str, verdict: str) -> N
             # A path of its own, which the controller judges: nothing of it is cached, and it is forwarded as it is.
             assert (target.path, found) == (raw, PASS)
             assert verdict == "elsewhere"
+
+
+def test_spring_cloud_gateway_3152_a_page_in_the_cache_opens_nothing() -> None:
+    """A hit passes the same checks: the page of those who see everything is there, and nobody else gets at it."""
+    held = policy()
+    admin = ("cloud_controller.admin",)
+    head = RequestHead("GET", Target("/v3/processes"), Fields([("Authorization", f"bearer {token(admin)}")]))
+    asked = Exchange(head, request_id="id", received_at=NOW)
+    assert isinstance(decide(asked, held, NOW), Fetch)
+    assert asked.key is not None
+    page = Entry(asked.key, Fields(), b"{}", '"e"', NOW, NOW + 60, NOW + 60, NOW + 60, ())
+    assert held.store.put(page, generation=held.store.generation(())) is None
+    try:
+        found = decide(Exchange(head, request_id="id", received_at=NOW), held, NOW)
+        assert isinstance(found, Reply)
+        assert (found.status, found.body) == (200, b"{}")
+        for kind, authorization in STATES.values():
+            expected_refusal = NO_TOKEN if kind == "missing" else BAD_TOKEN
+            assert outcome("GET", Target("/v3/processes"), authorization) == expected_refusal
+        for scopes in SCOPE_SETS:
+            if not READ & set(scopes):
+                assert outcome("GET", Target("/v3/processes"), (f"bearer {token(scopes)}",)) == NO_SCOPE
+        narrow = ("cloud_controller.read", "cloud_controller.write")
+        assert outcome("GET", Target("/v3/processes"), (f"bearer {token(narrow)}",)) == PASS, "asked for anew"
+    finally:
+        policy.cache_clear()

@@ -24,6 +24,8 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.core.claims import ClaimPolicy
 from gateway.core.keys import CacheKey
@@ -192,9 +194,13 @@ async def test_nothing_secret_is_written_whatever_happens(
     log.configure(level="debug", style=form)
     gateway = await start_gateway(
         await start_upstream(upstream),
-        "rate_limits: {policies: [{name: all, who: everybody, limit: 10000, window: 1m}]}",
+        "rate_limits: {policies: [{name: all, who: everybody, limit: 10000, window: 1m}]}\n"
+        "tracing: {endpoint: 'http://127.0.0.1:9/v1/traces', sample: 1}",
         admin=f"{{port: 0, token: {ADMIN_TOKEN}}}",
     )
+    spans = InMemorySpanExporter()
+    gateway._traces._processor.shutdown()
+    object.__setattr__(gateway._traces, "_processor", SimpleSpanProcessor(spans))
     match = gateway.routes.match
 
     def failing(method: str, path: str) -> Any:
@@ -211,9 +217,22 @@ async def test_nothing_secret_is_written_whatever_happens(
         caplog.clear()
         assert not leaks(written), name
         assert "Traceback" not in written or name == "a fault of ours", name
-    pages = [
-        await page(connect, gateway.admin_url, path) for path in ("/metrics", "/readyz", "/status", "/status.json")
-    ]
+    paths = (
+        "/metrics",
+        "/readyz",
+        "/",
+        "/-/status.json",
+        "/-/decisions",
+        "/cache",
+        "/cache/entries",
+        "/cache/entries/x",
+    )
+    pages = [await page(connect, gateway.admin_url, path) for path in paths]
+    assert [each.status for each in pages if each.status not in {200, 503}] == [404]
+    assert b"/v3/processes" in pages[4].body
+    told = [repr((span.name, dict(span.attributes or {}), span.events)) for span in spans.get_finished_spans()]
+    assert len(told) > 30
+    assert not leaks("".join(told))
     assert b"gateway_requests_total" in pages[0].body
     assert not leaks("".join(each.body.decode() + repr(each.fields) for each in pages))
     assert not leaks(repr(gateway) + repr(gateway.settings) + json.dumps(gateway.settings.redacted()))

@@ -8,11 +8,13 @@ have had a write under way, so then the others drop everything.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core.invalidation import SAFE_METHODS
 from gateway.pipeline.fulfil import Pipeline
+from gateway.workers.channel import GoneError
 
 if TYPE_CHECKING:
     import socket
@@ -51,7 +53,8 @@ class Relay:
     async def _send(self) -> None:
         while self._tags:
             tags, self._tags = sorted(self._tags), set()
-            await self._tell(tags)
+            with suppress(GoneError):  # without a supervisor this worker drains, as all others do
+                await self._tell(tags)
 
 
 class RelayedPages:

@@ -26,7 +26,7 @@ async def test_a_page_one_has_fetched_is_the_others_too() -> None:
 
 
 async def test_a_thousand_writes_through_one_are_each_visible_to_the_next_read_through_the_other() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}") as two:
+    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 5s") as two:
         await two.in_touch()
         for number in range(1000):
             writer = number % 2
@@ -38,7 +38,7 @@ async def test_a_thousand_writes_through_one_are_each_visible_to_the_next_read_t
 
 
 async def test_a_thousand_writes_are_visible_also_while_the_store_restarts() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}") as two:
+    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 300ms") as two:
         await two.in_touch()
         done = asyncio.Event()
 

@@ -35,7 +35,7 @@ demo: install
 test: lint unit
 
 unit: install
-	$(BIN)/python -m pytest $(SELECT) --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal $(SELECT) --cov --cov-report=term
 	@$(BIN)/coverage report --include='gateway/core/*,gateway/pipeline/*' --fail-under=95 | tail -1 | sed 's/^TOTAL/core and pipeline:/'
 
 lint: install

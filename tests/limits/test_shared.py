@@ -46,7 +46,9 @@ async def processes(
             await link.stop()
 
 
-@pytest.mark.parametrize("rule", [Gcra(7, 3.0), Gcra(600, 60.0, 20), FixedWindow(5, 1.0)], ids=["gcra", "burst", "window"])
+@pytest.mark.parametrize(
+    "rule", [Gcra(7, 3.0), Gcra(600, 60.0, 20), FixedWindow(5, 1.0)], ids=["gcra", "burst", "fixed-window"]
+)
 async def test_the_script_counts_as_the_arithmetic_does(rule: Algorithm) -> None:
     """A server's answers, put beside the core's own states and the simulation's, on the server's clock."""
     async with server() as one, one.client() as client:

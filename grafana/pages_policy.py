@@ -367,6 +367,35 @@ LIMITS = Page(
                 most=1,
             ),
         ),
+        "Concurrency": (
+            Panel(
+                "Decisions",
+                "What became of requests for the controller: admitted at once, queued, left, or refused and why.",
+                "reqps",
+                (
+                    Query(
+                        f"sum by (decision, mode) (rate(gateway_concurrency_decisions_total{R}))",
+                        "{{decision}} ({{mode}})",
+                    ),
+                ),
+            ),
+            Panel(
+                "At the controller",
+                "Under way, waiting for their turn, and how many there may be; the limit follows the latency.",
+                "short",
+                (
+                    Query("sum(gateway_concurrency_in_flight)", "under way"),
+                    Query("sum(gateway_concurrency_queued)", "waiting"),
+                    Query("sum by (scope) (gateway_concurrency_limit)", "limit of {{scope}}"),
+                ),
+            ),
+            Panel(
+                "Waiting",
+                "Seconds a second that requests wait for their turn: how many wait on the average.",
+                "short",
+                (Query(f"sum(rate(gateway_concurrency_wait_seconds_total{R}))", "waiting"),),
+            ),
+        ),
         "Buckets": (
             Panel(
                 "Kept",

@@ -55,6 +55,7 @@ rate_limits:
     - {{name: users, who: principal, limit: 200, window: 10s, mode: shadow}}
   failed_authentications: {{limit: 100, window: 10s}}
 shared_store: {{url: "valkey://127.0.0.1:{store}/0", hmac_key: a-key-that-seals-pages-of-the-scene-alone}}
+concurrency: {{per_principal: 3, upstream: {{initial: 20, max: 50}}}}
 drain: 1s
 """
 _TRACE: Final = "4bf92f3577b34da6a3ce929d0e{:06x}"

@@ -88,6 +88,10 @@ STATES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "GatewaySharedStoreLost": (one("gateway_shared_store_up", "0x500"), one("gateway_shared_store_up", "1x500")),
     "GatewayOutOfTouch": (one("gateway_shared_store_in_touch", "0x500"), one("gateway_shared_store_in_touch", "1x500")),
+    "GatewayQueueOverflows": (
+        one("gateway_concurrency_decisions_total", "0+1x500", ',decision="queue-full",mode="enforce"'),
+        one("gateway_concurrency_decisions_total", "0+1x500", ',decision="queue-full",mode="shadow"'),
+    ),
     "GatewayCertificateExpires": (
         one("gateway_tls_certificate_expiry_timestamp_seconds", "86400x500", ',listener="listen"'),
         one("gateway_tls_certificate_expiry_timestamp_seconds", "8640000x500", ',listener="listen"'),

@@ -107,17 +107,16 @@ class Server:
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in self._processes())
 
     def _processes(self) -> list[int]:
+        """It and all that descend from it, whatever sessions they began."""
         if self.process is None:
             return []
-        session = self.process.pid
-        found = []
+        children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if os.getsid(int(entry.name)) == session:
-                        found.append(int(entry.name))
-                except ProcessLookupError:
-                    continue
+            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found = [self.process.pid]
+        for pid in found:
+            found += children.get(pid, [])
         return found
 
 
@@ -144,12 +143,17 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _ticks(pid: int) -> int:
+def _stat(pid: int) -> list[str]:
+    """The fields of a process behind its name; none when it has gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(fields[11]) + int(fields[12])
+        return []
+
+
+def _ticks(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:

@@ -471,6 +471,9 @@ class Wired(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.BaseProtocol()
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

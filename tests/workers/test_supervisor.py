@@ -204,7 +204,7 @@ async def test_term_under_load_drains_all_workers(stub: Stub, connect: Connect, 
         clients = [asyncio.create_task(load.client(f"/v3/processes?page={n}")) for n in range(1, 9)]
         started = asyncio.Event()
         sending = asyncio.create_task(upload(await connect(gateway.url), 2.0, started))
-        await asyncio.gather(load.first.wait(), started.wait())
+        await asyncio.gather(load.reached(200), started.wait())
         gateway.signal(signal.SIGTERM)
         await gateway.logged("draining")
         await asyncio.gather(*clients)

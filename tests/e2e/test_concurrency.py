@@ -45,6 +45,12 @@ async def metric(http: aiohttp.ClientSession, gateway: Gateway, name: str) -> fl
     return float(found[1]) if found else 0.0
 
 
+async def queued(http: aiohttp.ClientSession, gateway: Gateway, count: int) -> None:
+    async with asyncio.timeout(5):
+        while await metric(http, gateway, "gateway_concurrency_queued") != count:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_principal_with_all_it_may_have_waits_and_nobody_else_does(
     stub: Stub, start_gateway: StartGateway, connect: Connect, http: aiohttp.ClientSession
 ) -> None:
@@ -56,9 +62,7 @@ async def test_a_principal_with_all_it_may_have_waits_and_nobody_else_does(
     await upstream.has(2)
     bob = await connect(gateway.url)
     assert (await bob.ask("GET /v3/apps", BOB)).status == 200
-    async with asyncio.timeout(5):
-        while await metric(http, gateway, "gateway_concurrency_queued") != 2:
-            await asyncio.sleep(0.01)
+    await queued(http, gateway, 2)
     assert len([target for target in upstream.asked if "slow" in target]) == 2
     upstream.go_on.set()
     assert [(await client.answer()).status for client in clients] == [200] * 4
@@ -66,18 +70,18 @@ async def test_a_principal_with_all_it_may_have_waits_and_nobody_else_does(
 
 
 async def test_who_waits_in_vain_is_told_when_to_come_back(
-    stub: Stub, start_gateway: StartGateway, connect: Connect
+    stub: Stub, start_gateway: StartGateway, connect: Connect, http: aiohttp.ClientSession
 ) -> None:
     upstream = Slow(stub)
     gateway = await start_gateway(
         stub.url,
-        "concurrency: {per_principal: 5, upstream: {min: 1, initial: 1, max: 1}, queue: 1, queue_timeout: 150ms}",
+        "concurrency: {per_principal: 5, upstream: {min: 1, initial: 1, max: 1}, queue: 1, queue_timeout: 1s}",
     )
     first, second, third = [await connect(gateway.url) for _ in range(3)]
     await first.request("GET /v3/apps?slow=1", ALICE)
     await upstream.has(1)
     await second.request("GET /v3/apps?slow=2", ALICE)
-    await asyncio.sleep(0.05)
+    await queued(http, gateway, 1)
     full = await third.ask("GET /v3/apps?slow=3", ALICE)
     assert (full.status, full.field("retry-after")) == (503, "1")
     assert (full.field("x-gateway-error") or "").startswith("queue-full")
@@ -126,12 +130,9 @@ async def test_a_write_whose_client_leaves_while_it_waits_is_never_sent(
     await first.request("GET /v3/apps?slow=1", ALICE)
     await upstream.has(1)
     await leaving.request("POST /v3/apps", BOB, "Content-Length: 2", body=b"{}")
-    async with asyncio.timeout(5):
-        while await metric(http, gateway, "gateway_concurrency_queued") != 1:
-            await asyncio.sleep(0.01)
-        leaving.writer.close()
-        while await metric(http, gateway, "gateway_concurrency_queued") != 0:
-            await asyncio.sleep(0.01)
+    await queued(http, gateway, 1)
+    leaving.writer.close()
+    await queued(http, gateway, 0)
     upstream.go_on.set()
     assert (await first.answer()).status == 200
     assert (await first.ask("GET /v3/apps?n=2", ALICE)).status == 200
@@ -162,7 +163,7 @@ async def test_a_download_holds_its_place_until_its_last_byte(
 
 
 async def test_what_is_shared_is_not_refused_because_of_who_asked_first(
-    stub: Stub, start_gateway: StartGateway, connect: Connect
+    stub: Stub, start_gateway: StartGateway, connect: Connect, http: aiohttp.ClientSession
 ) -> None:
     """One admin has used up its places and waits in vain; the other one, who waits for the same page, gets it."""
     upstream = Slow(stub)
@@ -171,7 +172,7 @@ async def test_what_is_shared_is_not_refused_because_of_who_asked_first(
     gateway = await start_gateway(
         stub.url,
         """
-concurrency: {per_principal: 1, queue_timeout: 300ms}
+concurrency: {per_principal: 1, queue_timeout: 1s}
 routes: [{match: GET /v3/processes, cache: {mode: policy, ttl: 1h, share: global}}]
 """,
     )
@@ -179,7 +180,7 @@ routes: [{match: GET /v3/processes, cache: {mode: policy, ttl: 1h, share: global
     await blocking.request("GET /v3/apps?slow=1", one)
     await upstream.has(1)
     await first.request("GET /v3/processes", one)
-    await asyncio.sleep(0.1)
+    await queued(http, gateway, 1)
     await second.request("GET /v3/processes", other)
     refused = await first.answer()
     assert (refused.status, (refused.field("x-gateway-error") or "").partition(";")[0]) == (

@@ -398,3 +398,38 @@ async def test_a_controller_whose_probes_fail_is_asked_only_when_there_is_no_oth
     for _ in range(6):
         await ask(controllers)
     assert len(well.received) == before
+
+
+async def test_connections_that_are_all_in_use_are_not_the_controllers_fault(make: Make) -> None:
+    async with running() as only:
+        controllers = await make(only.url, more=f"connections: 2\n  {BREAKER}")
+        only.fault = then_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        held = [await controllers.send(request(), None) for _ in range(2)]
+        for _ in range(4):
+            with pytest.raises(UpstreamError) as caught:
+                await ask(controllers)
+            assert (caught.value.kind, caught.value.sent) == ("timeout", False)
+        (endpoint,) = controllers.balancer.endpoints
+        assert (endpoint.results[Result.GIVEN_UP], endpoint.results[Result.TIMEOUT]) == (4, 0)
+        for response in held:
+            await response.release()
+        assert await ask(controllers, target="/fine") == PAGE
+
+
+async def test_a_name_is_looked_up_and_each_address_asked() -> None:
+    async with running() as only:
+        port = only.url.rpartition(":")[2]
+        text = f"""
+public_url: https://p.example.org
+upstream: {{url: "http://localhost:{port}", resolve_interval: 1h}}
+auth: {{keys: [{{secret: a-secret-that-is-long-enough-for-hs256-and-its-tests}}]}}
+"""
+        controllers = Controllers(parse(text, {}))
+        await controllers.start()
+        try:
+            labels = {endpoint.label for endpoint in controllers.balancer.endpoints}
+            assert f"localhost:{port}#0" in labels
+            for _ in range(3):  # also where localhost is [::1] as well, and nobody there
+                assert await ask(controllers) == PAGE
+        finally:
+            await controllers.stop()

@@ -59,7 +59,7 @@ class Site:
         self.port, self.admin = free_port(), free_port()
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin}"
         self.uaa = Uaa(lifetime=120)
-        self.samples: list[tuple[float, int, int]] = []
+        self.samples: dict[int, list[tuple[float, float, int]]] = {}
 
     async def start(self) -> None:
         """Start everything; returns once the gateway takes connections."""
@@ -109,15 +109,14 @@ class Site:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def sample(self) -> None:
-        """Note how much memory and how many descriptors the gateway has, all its processes together."""
-        memory = descriptors = 0
+        """Note how much memory and how many descriptors each of the gateway's processes has."""
+        now = time.monotonic()
         for process in (psutil.Process(self.process.pid), *self.workers()):
             try:
-                memory += process.memory_full_info().pss  # what processes share counts once
-                descriptors += process.num_fds()
+                memory = process.memory_full_info().pss  # what processes share counts once
+                self.samples.setdefault(process.pid, []).append((now, memory / 2**20, process.num_fds()))
             except psutil.NoSuchProcess:
                 continue
-        self.samples.append((time.monotonic(), memory, descriptors))
 
     async def stop(self) -> int:
         """End the gateway in order, then the sandbox; returns the gateway's exit code."""
@@ -134,12 +133,16 @@ class Site:
         return self._log.read_text(errors="replace")
 
 
-def slope(samples: list[tuple[float, float]]) -> float:
-    """Least squares: how much the second value grows in a minute."""
-    count = len(samples)
-    if count < 2:
-        return 0.0
-    middle = sum(x for x, _ in samples) / count
-    mean = sum(y for _, y in samples) / count
-    spread = sum((x - middle) ** 2 for x, _ in samples)
-    return 60.0 * sum((x - middle) * (y - mean) for x, y in samples) / spread if spread else 0.0
+def slope(series: list[list[tuple[float, float]]]) -> float:
+    """Least squares: how much the second value grows in a minute, each series from a level of its own.
+
+    A worker that takes the place of one that was killed begins small: its coming is no growth.
+    """
+    together = spread = 0.0
+    for samples in series:
+        if samples:
+            middle = sum(x for x, _ in samples) / len(samples)
+            mean = sum(y for _, y in samples) / len(samples)
+            together += sum((x - middle) * (y - mean) for x, y in samples)
+            spread += sum((x - middle) ** 2 for x, _ in samples)
+    return 60.0 * together / spread if spread else 0.0

@@ -318,10 +318,10 @@ def is_json(body: bytes) -> bool:
 
 def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     """Print what happened; whether all was well."""
-    samples = soak.site.samples[len(soak.site.samples) // 3 :]  # when caches and memos are full
-    memory = slope([(at, taken / 2**20) for at, taken, _ in samples])
-    descriptors = slope([(at, float(held)) for at, _, held in samples])
-    first, last = soak.site.samples[0], soak.site.samples[-1]
+    held = soak.site.samples.values()
+    warm = [[each for each in one if each[0] > one[0][0] + min(60, seconds / 3)] for one in held]
+    memory = slope([[(at, taken) for at, taken, _ in one] for one in warm])
+    descriptors = slope([[(at, float(count)) for at, _, count in one] for one in warm])
     limit = max(1.0, 600 / max(seconds, 1))  # MiB a minute; short runs measure the warming up
     checks = {
         "wrong bytes": not soak.truth.wrong,
@@ -339,10 +339,11 @@ def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     truth = soak.truth
     print(f"  answers judged {truth.judged}, wrong {len(truth.wrong)}; the most out of date by {truth.oldest:.2f} s")
     print(f"  failures not explained by a fault: {len(soak.unexplained)}")
-    print(f"  memory {first[1] / 2**20:.1f} -> {last[1] / 2**20:.1f} MiB, {memory:+.2f} MiB/min (limit {limit:.1f})")
-    tenths = [samples[len(samples) * tenth // 10][1] / 2**20 for tenth in range(10)]
-    print(f"  memory on the way, in tenths of the last two thirds: {' '.join(f'{each:.1f}' for each in tenths)}")
-    print(f"  descriptors {first[2]} -> {last[2]}, {descriptors:+.2f}/min; exit code {code}")
+    print(f"  memory of each process {memory:+.2f} MiB/min (limit {limit:.1f}), descriptors {descriptors:+.2f}/min")
+    for pid, one in soak.site.samples.items():
+        said = f"{one[0][1]:.1f} -> {one[-1][1]:.1f} MiB, {one[0][2]} -> {one[-1][2]} descriptors"
+        print(f"    {pid}: {one[-1][0] - one[0][0]:.0f} s, {said}")
+    print(f"  exit code {code}")
     for line in (*soak.truth.wrong[:10], *soak.unexplained[:10]):
         print(f"    {line}")
     for name, passed in checks.items():
@@ -351,6 +352,7 @@ def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
 
 
 async def main() -> int:
+    logging.getLogger("oauth2_client").setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the sandbox's: clients that hang up are the plan
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)

@@ -32,8 +32,11 @@ def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind(address)
-            listening.listen(backlog)
+            try:
+                listening.bind(address)
+                listening.listen(backlog)
+            except OSError as error:
+                raise OSError(error.errno, f"{address[0]} port {address[1]}: {error.strerror}") from error
             listening.settimeout(0)
             sockets.append(listening)
         opened.pop_all()

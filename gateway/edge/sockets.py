@@ -36,7 +36,7 @@ def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]:
                 listening.bind(address)
                 listening.listen(backlog)
             except OSError as error:
-                raise OSError(error.errno, f"{host} port {address[1]}: {error.strerror}") from error
+                raise OSError(error.errno, f"{host} port {port}: {error.strerror}") from error
             listening.settimeout(0)
             sockets.append(listening)
         opened.pop_all()

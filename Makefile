@@ -6,6 +6,7 @@ PYTHON ?= python3
 PORT ?= 8080
 ADMIN_PORT ?= 9090
 PROCESSES ?= 60
+WORKERS ?= 1
 BIN := .venv/bin
 # Which tests: without those that need Debian packages. `.ci/run` has the packages and runs all.
 SELECT ?= -m 'not debian'
@@ -30,7 +31,7 @@ tools: .venv/.tools
 	touch $@
 
 demo: install
-	@$(BIN)/gateway demo --port $(PORT) --admin-port $(ADMIN_PORT) --processes $(PROCESSES)
+	@$(BIN)/gateway demo --port $(PORT) --admin-port $(ADMIN_PORT) --processes $(PROCESSES) --workers $(WORKERS)
 
 test: lint unit
 

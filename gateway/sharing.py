@@ -60,6 +60,7 @@ class Sharing:
             clock=clock,
             max_staleness=given.max_staleness,
             max_page_bytes=given.max_page_bytes,
+            collapse_wait=given.collapse_wait,
         )
 
         self.reporter: Final = Reporter(

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.settings import load
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -88,3 +90,25 @@ def test_the_manifest_names_variables_that_the_settings_know() -> None:
     for application in manifest["applications"]:
         assert set(application["env"]) <= known
         assert application["command"].endswith("-c config/gateway.yaml")
+
+
+def test_the_cluster_is_the_same_in_settings_compose_and_unit() -> None:
+    compose = yaml.safe_load((ROOT / "deploy/docker-compose.yaml").read_text())
+    known = set(re.findall(r"\$\{([A-Z_0-9]+)", (ROOT / "config/cluster.yaml").read_text()))
+    services = compose["services"]
+    gateways = [service for name, service in services.items() if name.startswith("gateway-")]
+    assert len(gateways) == 2
+    for service in gateways:
+        assert set(service["environment"]) <= known
+        assert service["command"] == ["run", "-c", "/etc/gateway/cluster.yaml"]
+        assert service["read_only"]
+    environment = {"VALKEY_PASSWORD": "secret", "SHARED_STORE_KEY": "k" * 32}
+    settings = load(ROOT / "config/cluster.yaml", environment)
+    assert settings.shared_store is not None
+    assert settings.shared_store.stands == "cluster"
+    assert {host for host, _ in settings.shared_store.addresses} <= set(services)
+    unit = (ROOT / "deploy/gateway.service").read_text()
+    assert "run -c /etc/gateway/cluster.yaml" in unit
+    stops = int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0])
+    assert stops > settings.drain
+    assert int(gateways[0]["stop_grace_period"].removesuffix("s")) > settings.drain

@@ -34,18 +34,20 @@ class Bucket:
 
     Attributes:
         view: its state in the algorithm's own form, on this process's clock; None for full.
+        known: the same as the store said it last.
         share: the state of this process's own part.
         pending: units given away that the store has not confirmed.
         sent: of them, those in a report under way.
         name: under which the store knows it, once that was worked out.
     """
 
-    __slots__ = ("key", "name", "pending", "sent", "share", "table", "view")
+    __slots__ = ("key", "known", "name", "pending", "sent", "share", "table", "view")
 
     def __init__(self, table: Table, key: Key) -> None:
         self.table: Final = table
         self.key: Final = key
         self.view: Any = None
+        self.known: Any = None
         self.share: Any = None
         self.pending = 0.0
         self.sent = 0.0
@@ -112,10 +114,18 @@ class Table:
             return decision, None
         if bucket.pending + min(cost, self.policy.bucket.quota) <= self.lease:
             return decision, None
-        own: Decision = self._share(bucket.share, now, cost, subject)
+        own: Decision = self._share(self._left(bucket), now, cost, subject)
         if own.retry_after:
             return Decision(0.0, decision.reset_after, own.retry_after, bucket.view), None
         return decision, own.state
+
+    def _left(self, bucket: Bucket) -> Any:
+        """The state of this process's share: never fuller than the whole was when the store was last heard of."""
+        known, share = bucket.known, bucket.share
+        if known is None or isinstance(self.policy.bucket, Gcra):
+            return share if known is None or (share is not None and share >= known) else known
+        counted = known[1] / self.processes
+        return known[0], max(counted, share[1]) if share is not None and share[0] == known[0] else counted
 
     def charge(self, key: Key, bucket: Bucket | None, verdict: Verdict, cost: float, now: float) -> Bucket | None:
         """Write down what was granted.
@@ -181,7 +191,7 @@ def report(bucket: Bucket, now: float) -> tuple[str, float, float, float]:
 
 
 def answered(bucket: Bucket, first: float, second: float, now: float) -> None:
-    """Take over what the store said.
+    """Take over what the store said, unless this process knows of more: the store may have lost its data.
 
     Args:
         bucket: was reported.
@@ -193,9 +203,15 @@ def answered(bucket: Bucket, first: float, second: float, now: float) -> None:
     bucket.pending = max(0.0, bucket.pending - bucket.sent)
     bucket.sent = 0.0
     if isinstance(rule, Gcra):
-        bucket.view = now + first + bucket.pending * rule.window / rule.limit
-    else:
-        bucket.view = (now - first, min(second + bucket.pending, rule.limit))
+        known = min(bucket.view or 0.0, now + rule.span)  # unless the clock was set back
+        bucket.view = max(known, now + first + bucket.pending * rule.window / rule.limit)
+        bucket.known = max(known, now + first)
+        return
+    start, counted = now - first, second + bucket.pending
+    if bucket.view is not None and abs(bucket.view[0] - start) < rule.window / 2:
+        start, counted = bucket.view[0], max(counted, bucket.view[1])
+    bucket.known = (start, min(counted, rule.limit))
+    bucket.view = (start, min(counted, rule.limit))
 
 
 def unanswered(bucket: Bucket) -> None:

@@ -80,6 +80,17 @@ class Collapse(Generic[Result]):
                 self._forget(key, flight)
                 flight.task.cancel()
 
+    async def run_next(self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, Result]]) -> tuple[Result, bool]:
+        """Like `run`, but joins no fetch that began before this call: waits for that, and joins the one after it.
+
+        Where nobody can tell what a write has made void, only what began after a question may answer it.
+        """
+        flight = self._flights.get(key)
+        if flight is not None:
+            await asyncio.wait({flight.task})
+            # All who waited go on in this round of the loop, and the first of them begins what the others join.
+        return await self.run(key, fetch)
+
     def _forget(self, key: Hashable, flight: _Flight[Result]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]

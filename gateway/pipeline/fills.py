@@ -40,7 +40,12 @@ class Fills:
         self._unshared: Final = Recent(HIT_FOR_MISS)
 
     async def run(
-        self, key: CacheKey | None, lane: Hashable, fetch: Callable[[], Coroutine[object, object, Fill]]
+        self,
+        key: CacheKey | None,
+        lane: Hashable,
+        fetch: Callable[[], Coroutine[object, object, Fill]],
+        *,
+        anew: bool = False,
     ) -> tuple[Fill, bool]:
         """What a fetch for a page brought, and whether another one had begun it.
 
@@ -48,6 +53,7 @@ class Fills:
             key: of the page.
             lane: who asks in the same lane at the same time is content with the same answer.
             fetch: makes the fetch.
+            anew: whether only a fetch that begins after this call will do.
 
         Raises:
             Whatever the fetch raises.
@@ -55,7 +61,7 @@ class Fills:
         if self._unshared.holds(key, self._clock()):
             fill, joined = await fetch(), False
         else:
-            fill, joined = await self._flights.run(lane, fetch)
+            fill, joined = await (self._flights.run_next if anew else self._flights.run)(lane, fetch)
         if fill.entry is not None:
             self._unshared.forget(key)
         elif fill.why_not != _BY_CHANCE and fill.page.status not in ERROR_STATUSES:

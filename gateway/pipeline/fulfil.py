@@ -26,7 +26,7 @@ from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamE
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.representation import describe, from_entry
 from gateway.pipeline.resource import tags_of_uri
-from gateway.pipeline.second_level import Fill, announced, find
+from gateway.pipeline.second_level import Fill, announced, find_or_fetch
 from gateway.pipeline.transform import (
     Page,
     collect,
@@ -240,19 +240,23 @@ class Pipeline:
         generation = self.policy.store.generation((*tags, ANY_GROUP, *tags_of_uri(exchange.head.target.path)))
         alone = exchange.verdict is Verdict.REVALIDATED  # joins nobody who may be content with another process's page
         lane = (exchange.key, generation, alone and self._shared is not None)
-        return await self._fills.run(exchange.key, lane, lambda: self._find_or_fetch(exchange, generation, tags))
+        anew = self._shared is not None and not self._shared.in_touch()
+        return await self._fills.run(
+            exchange.key, lane, lambda: self._find_or_fetch(exchange, generation, tags), anew=anew
+        )
 
     async def _find_or_fetch(self, exchange: Exchange, generation: int, tags: tuple[str, ...]) -> Fill:
         """Another process's page, else the controller's, which the others may then have."""
         if self._shared is None or exchange.key is None:
             return await self._fetch_and_store(exchange, generation)
-        fill, stamp = await find(self._shared, self.policy.store, exchange, (*tags, ANY_GROUP), generation)
-        if fill is not None:
-            return fill
-        fill = await self._fetch_and_store(exchange, generation)
-        if fill.entry is not None and fill.entry.status == 200 and stamp is not None:
-            self._shared.offer(fill.entry, stamp)
-        return fill
+        return await find_or_fetch(
+            self._shared,
+            self.policy.store,
+            exchange,
+            tags=(*tags, ANY_GROUP),
+            generation=generation,
+            fetch=lambda: self._fetch_and_store(exchange, generation),
+        )
 
     async def _fetch_and_store(self, exchange: Exchange, generation: int) -> Fill:
         route, key = exchange.row, exchange.key

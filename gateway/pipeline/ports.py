@@ -121,8 +121,17 @@ class Stamp:
 class SharedStore(Protocol):
     """What several gateway processes have in common. Never raises; slow or gone, it has nothing and takes nothing."""
 
-    async def find(self, key: CacheKey, tags: Sequence[str]) -> tuple[Entry | None, Stamp | None]:
-        """A fresh page another process stored, and the moment before a fetch, to be given back to `offer`."""
+    def in_touch(self) -> bool:
+        """Whether every write through other processes is known here."""
+
+    async def find(self, key: CacheKey, tags: Sequence[str], *, wait: bool) -> tuple[Entry | None, Stamp | None]:
+        """A fresh page another process stored or, with `wait`, is fetching now; and the moment before a fetch.
+
+        Who gets no page is to fetch it, and then either to give it and the moment to `offer`, or to `release` it.
+        """
+
+    def release(self, key: CacheKey) -> None:
+        """Let others fetch, for there is nothing to offer; does not wait."""
 
     def offer(self, entry: Entry, stamp: Stamp) -> None:
         """Give the others a page whose fetch began after `stamp`; does not wait."""

@@ -15,10 +15,10 @@ from gateway.pipeline.exchange import Verdict
 from gateway.pipeline.transform import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.pipeline.exchange import Exchange, Reply
-    from gateway.pipeline.ports import PageStore, SharedStore, Stamp
+    from gateway.pipeline.ports import PageStore, SharedStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,16 @@ class Fill:
     shared: bool = False
 
 
-async def find(
-    shared: SharedStore, store: PageStore, exchange: Exchange, tags: Sequence[str], generation: int
-) -> tuple[Fill | None, Stamp | None]:
-    """Another process's page for this exchange, if there is one that is newer than what this process holds.
+async def find_or_fetch(
+    shared: SharedStore,
+    store: PageStore,
+    exchange: Exchange,
+    *,
+    tags: Sequence[str],
+    generation: int,
+    fetch: Callable[[], Awaitable[Fill]],
+) -> Fill:
+    """Another process's page for an exchange, if it is newer than what this one holds; else a fetched one, for all.
 
     Args:
         shared: what processes have in common.
@@ -51,23 +57,29 @@ async def find(
         exchange: has a key.
         tags: of its page, as far as they are known.
         generation: of these tags, read before.
-
-    Returns:
-        The page, None to ask the controller; and the moment before that, for `SharedStore.offer`.
+        fetch: asks the controller.
     """
-    if exchange.key is None:
-        return None, None
-    found, stamp = await shared.find(exchange.key, tags)
-    if found is None or exchange.verdict is Verdict.REVALIDATED:
-        return None, stamp
-    held = store.get(exchange.key)
-    if isinstance(held, Entry) and found.stored_at <= held.stored_at:
-        return None, stamp
-    if store.put(found, generation=generation) == "invalidated-meanwhile":
-        return None, stamp
-    return Fill(
-        Page(found.status, None, found.fields, found.body), found, None, found.fetch_seconds, shared=True
-    ), stamp
+    key = exchange.key
+    if key is None:
+        return await fetch()
+    alone = exchange.verdict is Verdict.REVALIDATED
+    found, stamp = await shared.find(key, tags, wait=not alone)
+    offered = False
+    try:
+        if found is not None and not alone:
+            held = store.get(key)
+            newer = not isinstance(held, Entry) or found.stored_at > held.stored_at
+            if newer and store.put(found, generation=generation) != "invalidated-meanwhile":
+                page = Page(found.status, None, found.fields, found.body)
+                return Fill(page, found, None, found.fetch_seconds, shared=True)
+        fill = await fetch()
+        if fill.entry is not None and stamp is not None:
+            shared.offer(fill.entry, stamp)
+            offered = True
+    finally:
+        if not offered:
+            shared.release(key)
+    return fill
 
 
 async def announced(shared: SharedStore | None, exchange: Exchange, reply: Reply) -> Reply:

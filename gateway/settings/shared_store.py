@@ -102,6 +102,8 @@ and may be writing unheard."""
 controller each time."""
     max_page_bytes: Size = 8 * MIB
     """Larger pages are not shared."""
+    collapse_wait: Duration = 2.0
+    """How long a miss waits for a page that another process is fetching; 0 fetches at once."""
     counter_lease: Count = 10
     """Units of a rate limit that a process may give away before the others know, or 1 % of the burst if that is \
 more."""

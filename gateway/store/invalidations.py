@@ -265,6 +265,8 @@ class Invalidations:
         try:
             async with asyncio.timeout(self._link.options.connect_timeout):
                 await listener.subscribe(self.clock.channel, self._own)
+            # Whom this process has not heard of because it was deaf itself may be there still, and deaf.
+            self._alive.update(dict.fromkeys(self._alive, self._monotonic() - self._lease))
             await self._send_unsent()
             beating = asyncio.ensure_future(self._beat())
             await self._hear(listener, touched, beating)

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.pipeline.entry import Entry
+from gateway.shared.link import Script
 from gateway.shared.options import SharedStoreError
 from gateway.store.codec import PageCodec, Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import PageStore, Stamp, Stored
@@ -34,6 +36,14 @@ LONGEST: Final = 3600.0
 _UNDER_WAY: Final = 64 << 20
 # A larger body is encoded and sealed off the loop.
 _LARGE: Final = 256 << 10
+# Between two looks for a page that another process is fetching, in seconds.
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.1
+
+_UNLOCK: Final = Script("""#!lua flags=allow-oom
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+""")
 
 
 class SharedPages:
@@ -49,6 +59,7 @@ class SharedPages:
         clock: epoch seconds.
         max_staleness: how old a page may be that is served while this process is out of touch, in seconds.
         max_page_bytes: larger bodies are not shared.
+        collapse_wait: how long a miss waits for a page that another process is fetching, in seconds.
 
     Attributes:
         counts: pages asked for and given, by result; the label of `gateway_shared_store_pages_total`.
@@ -66,6 +77,7 @@ class SharedPages:
         clock: Callable[[], float] = time.time,
         max_staleness: float = 0.0,
         max_page_bytes: int = 8 << 20,
+        collapse_wait: float = 2.0,
     ) -> None:
         self.local: Final = local
         self._link: Final = link
@@ -73,13 +85,25 @@ class SharedPages:
         self._namespace: Final = namespace
         self.rules = rules
         self.invalidations: Final = invalidations
-        self._in_touch: Final = invalidations.in_touch
+        self.in_touch: Final = invalidations.in_touch
         self._clock: Final = clock
         self._max_staleness: Final = max_staleness
         self._max_page_bytes: Final = max_page_bytes
+        self._collapse_wait: Final = collapse_wait
+        self._locked: Final[set[str]] = set()
         self._putting: Final[set[asyncio.Task[None]]] = set()
         self._under_way = 0
-        results = ("hit", "miss", "void", "stale", "failed", "stored", "not-stored", *(one.value for one in Unusable))
+        results = (
+            "hit",
+            "waited",
+            "miss",
+            "void",
+            "stale",
+            "failed",
+            "stored",
+            "not-stored",
+            *(one.value for one in Unusable),
+        )
         self.counts: Final = dict.fromkeys(results, 0)
 
     # -- PageStore
@@ -87,7 +111,7 @@ class SharedPages:
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored here under exactly this key; never one that a write through another may have outdated."""
         found = self.local.get(key)
-        if found is None or self._in_touch():
+        if found is None or self.in_touch():
             return found
         return self._aged(found)
 
@@ -126,45 +150,92 @@ class SharedPages:
         """Wait until every other process has dropped what was invalidated here so far, or cannot be told."""
         await self.invalidations.announced()
 
-    async def find(self, key: CacheKey, tags: Sequence[str]) -> tuple[Entry | None, Stamp | None]:
+    async def find(self, key: CacheKey, tags: Sequence[str], *, wait: bool) -> tuple[Entry | None, Stamp | None]:
         """A fresh page that another process stored, and the time before a fetch in case there is none.
+
+        One process fetches at a time, as long as it has the lock; the others wait for its page. The lock is only there
+        to spare the controller: it runs out, and a page that comes late is judged by its stamp like any other.
 
         Args:
             key: of the page.
             tags: those of the page that are known beforehand; of which one is invalidated whenever one of the page's.
+            wait: whether to wait for another process that is fetching it.
 
         Returns:
             The page, None when there is none that may be served; the stamp for `offer`, None when nothing may be
             stored either.
         """
-        if not self._in_touch():
+        if not self.in_touch():
             return None, None
         name = self._name(key)
+        entry, now = await self._look(name, key, tags, first=True)
+        if entry is not None or now is None or not wait or not self._collapse_wait or await self._lock(name):
+            return entry, now
+        pause, until = _FIRST_PAUSE, time.monotonic() + self._collapse_wait
+        while time.monotonic() < until and self.in_touch():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            entry, now = await self._look(name, key, tags, first=False)
+            if entry is not None or now is None or await self._lock(name):
+                break
+        return entry, now
+
+    def release(self, key: CacheKey) -> None:
+        """Let others fetch, for there is nothing to offer."""
+        name = self._name(key)
+        if name in self._locked:
+            self._behind(self._unlock(name))
+
+    async def _lock(self, name: str) -> bool:
+        """Whether this process is to fetch the page; it is when nobody can tell."""
+        process, lasts = self.invalidations.clock.process, max(1, int(1000 * self._collapse_wait))
+        try:
+            taken = await self._link.call("SET", f"{name}:lock", process, "NX", "PX", lasts)
+        except SharedStoreError:
+            return True
+        if taken:
+            self._locked.add(name)
+        return bool(taken)
+
+    async def _unlock(self, name: str) -> None:
+        self._locked.discard(name)
+        with suppress(SharedStoreError):
+            await self._link.run(_UNLOCK, [f"{name}:lock"], self.invalidations.clock.process)
+
+    def _behind(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._putting.add(task)
+        task.add_done_callback(self._putting.discard)
+
+    async def _look(
+        self, name: str, key: CacheKey, tags: Sequence[str], *, first: bool
+    ) -> tuple[Entry | None, Stamp | None]:
+        """What is there now, under a name; only the first look is counted when there is nothing."""
         try:
             sealed, (now, latest) = await asyncio.gather(
                 self._link.call("GET", name), self.invalidations.clock.read(tags)
             )
             if sealed is None:
-                self.counts["miss"] += 1
+                self.counts["miss"] += first
                 return None, now
             decoded = self._codec.decode(key, self.rules, sealed, self._clock())
             if isinstance(decoded, Unusable):
-                self.counts[decoded.value] += 1
+                self.counts[decoded.value] += first
                 return None, now
             entry, stamp = decoded
             if stamp.epoch == now.epoch and latest > stamp.generation:
                 # Some page with such tags was dropped: was it this one?
                 now, latest = await self.invalidations.clock.read(entry.tags)
             if stamp.epoch != now.epoch or latest > stamp.generation:
-                self.counts["void"] += 1
+                self.counts["void"] += first
                 return None, now
         except SharedStoreError:
             self.counts["failed"] += 1
             return None, None
         if self._clock() >= entry.fresh_until:
-            self.counts["stale"] += 1
+            self.counts["stale"] += first
             return None, now
-        self.counts["hit"] += 1
+        self.counts["hit" if first else "waited"] += 1
         return entry, now
 
     def offer(self, entry: Entry, stamp: Stamp) -> None:
@@ -177,11 +248,10 @@ class SharedPages:
         size = len(entry.body)
         if size > self._max_page_bytes or self._under_way + size > _UNDER_WAY or self._link.fault is not None:
             self.counts["not-stored"] += 1
+            self.release(entry.key)
             return
         self._under_way += size
-        task = asyncio.ensure_future(self._put(entry, stamp))
-        self._putting.add(task)
-        task.add_done_callback(self._putting.discard)
+        self._behind(self._put(entry, stamp))
 
     async def drain(self) -> None:
         """Wait for pages on their way."""
@@ -207,6 +277,8 @@ class SharedPages:
             self.counts["not-stored"] += 1
         finally:
             self._under_way -= len(entry.body)
+            if name in self._locked:
+                await self._unlock(name)
 
     def _name(self, key: CacheKey) -> str:
         return f"{self._namespace}:page:{self._codec.name(key, self.rules)}"

@@ -243,3 +243,16 @@ def test_a_table_is_bounded_and_drops_what_is_full_first() -> None:
         table.charge(key, None, table.judge(None, later, 1.0, key[-1]), 1.0, later)
     assert len(table.buckets) < 100
     assert table.evictions == 900
+
+
+@pytest.mark.parametrize("rule", [Gcra(100, 3600.0), FixedWindow(100, 3600.0)], ids=["gcra", "fixed-window"])
+def test_a_store_that_has_lost_its_data_gives_nobody_another_burst(rule: Algorithm) -> None:
+    world = World(rule, 2)
+    for turn in range(100):
+        world.request(turn % 2)
+        world.exchange()
+    world.store = None
+    for turn in range(100):
+        world.request(turn % 2)
+        world.exchange()
+    assert world.total() <= 100 + 2

@@ -124,3 +124,33 @@ async def test_cancelling_any_waiter_at_any_step_harms_no_other(victim: int) -> 
         others = [answer for index, answer in enumerate(answers) if index != victim]
         assert all(isinstance(answer, tuple) and answer[0] == "page" for answer in others)
         assert len(collapse) == 0
+
+
+async def test_the_next_fetch_is_joined_by_those_who_came_before_it_began_and_by_nobody_else() -> None:
+    collapse: Collapse[int] = Collapse()
+    gates = [asyncio.Event() for _ in range(3)]
+    begun: list[int] = []
+
+    async def fetch() -> int:
+        number = len(begun)
+        begun.append(number)
+        await gates[number].wait()
+        return number
+
+    first = asyncio.create_task(collapse.run_next("key", fetch))
+    await asyncio.sleep(0)
+    second = [asyncio.create_task(collapse.run_next("key", fetch)) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert begun == [0]
+    gates[0].set()
+    assert await first == (0, False)
+    while len(begun) < 2:
+        await asyncio.sleep(0)
+    third = asyncio.create_task(collapse.run_next("key", fetch))
+    gates[1].set()
+    assert sorted(await asyncio.gather(*second)) == [(1, False), *[(1, True)] * 4]
+    gates[2].set()
+    assert (await third)[0] == 2
+    assert begun == [0, 1, 2]
+    assert len(collapse) == 0

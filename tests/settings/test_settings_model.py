@@ -153,13 +153,15 @@ def test_contradictions_are_refused_without_a_file_too():
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_load(path):
-    settings = load(path, {})
+    settings = load(
+        path, {"VALKEY_PASSWORD": "secret", "SHARED_STORE_KEY": SECRET}
+    )  # those no example has a default for
     builtin = CLOUD_FOUNDRY if settings.route_table == "cloud_foundry" else RouteTable(())
     assert builtin.with_overrides(settings.route_rows()).conflicts() == []
 
 
 def test_the_examples_are_those_promised():
-    assert [path.name for path in EXAMPLES] == ["gateway.yaml", "http-cache.yaml", "minimal.yaml"]
+    assert [path.name for path in EXAMPLES] == ["cluster.yaml", "gateway.yaml", "http-cache.yaml", "minimal.yaml"]
     assert len((ROOT / "config/minimal.yaml").read_text().splitlines()) <= 12
 
 
@@ -230,7 +232,8 @@ def test_examples_obey_the_schema_as_written(path):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_obey_the_schema_resolved_with_all_defaults(path):
     schema = json_schema()
-    assert _obeys(schema, load(path, {}).redacted(), schema)
+    environ = {"VALKEY_PASSWORD": "secret", "SHARED_STORE_KEY": SECRET}
+    assert _obeys(schema, load(path, environ).redacted(), schema)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,13 +28,18 @@ class Controller:
     name: str = "0"
     reads: int = 0
     failing: bool = False
-    seen: list[str] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def read(self, _: web.Request) -> web.Response:
         self.reads += 1
         if self.failing:
             return web.json_response({"errors": []}, status=503)
-        return web.json_response({"resources": [{"guid": APP, "name": self.name}]})
+        name = self.name
+        await self.gate.wait()
+        return web.json_response({"resources": [{"guid": APP, "name": name}]})
 
     async def healthy(self, _: web.Request) -> web.Response:
         return web.Response()

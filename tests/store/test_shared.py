@@ -12,6 +12,9 @@ from gateway.shared.options import Fault
 from tests.shared.pair import site
 from tests.shared.servers import cluster, eventually, relay, server
 
+# What a busy machine adds is not what these tests are about.
+PATIENT = "max_added_latency: 5s\n  lease: 10s"
+
 
 async def test_a_page_one_has_fetched_is_the_others_too() -> None:
     async with server() as valkey, site(f"url: {valkey.url}") as two:
@@ -26,7 +29,7 @@ async def test_a_page_one_has_fetched_is_the_others_too() -> None:
 
 
 async def test_a_thousand_writes_through_one_are_each_visible_to_the_next_read_through_the_other() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 5s") as two:
+    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
         await two.in_touch()
         for number in range(1000):
             writer = number % 2
@@ -38,15 +41,15 @@ async def test_a_thousand_writes_through_one_are_each_visible_to_the_next_read_t
 
 
 async def test_a_thousand_writes_are_visible_also_while_the_store_restarts() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 300ms") as two:
+    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 300ms\n  lease: 10s") as two:
         await two.in_touch()
         done = asyncio.Event()
 
         async def disturb() -> None:
             while not done.is_set():
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.4)
                 valkey.kill()
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.4)
                 await valkey.start()
 
         disturbing = asyncio.create_task(disturb())
@@ -303,3 +306,88 @@ async def test_a_process_whose_messages_the_network_swallows_serves_no_old_page_
             await two.in_touch()
             await two.write(1, "both again")
             assert (await two.read(0))[0] == "both again"
+
+
+async def test_one_process_fetches_and_the_others_wait_for_its_page() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}", count=3) as three:
+        await three.in_touch()
+        three.controller.gate.clear()
+        reads = [asyncio.create_task(three.read(number)) for number in (0, 1, 2)]
+        await eventually(lambda: three.controller.reads == 1)
+        for one in three.gateways:
+            await eventually(lambda one=one: one.sharing.pages.counts["miss"] == 1)
+        three.controller.gate.set()
+        assert [name for name, _ in await asyncio.gather(*reads)] == ["0", "0", "0"]
+        assert three.controller.reads == 1
+        assert sum(one.sharing.pages.counts["waited"] for one in three.gateways) == 2
+
+
+async def test_who_fetches_in_vain_lets_the_next_one_try_and_a_lock_runs_out() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  collapse_wait: 1500ms") as two:
+        await two.in_touch()
+        two.controller.gate.clear()
+        gone = asyncio.create_task(two.read(0))
+        await eventually(lambda: two.controller.reads == 1)
+        waiting = asyncio.create_task(two.read(1))
+        await eventually(lambda: two.gateways[1].sharing.pages.counts["miss"] == 1)
+        gone.cancel()  # the client hangs up, and nobody else waits there
+        await eventually(lambda: two.controller.reads == 2)
+        two.controller.gate.set()
+        assert (await waiting)[0] == "0"
+        await two.gateways[1].sharing.pages.drain()
+        await two.write(0, "1")
+        async with valkey.client() as client:
+            (name,) = [name for name in await client.execute_command("KEYS", "gateway:page:*") if b":lock" not in name]
+            await client.execute_command("SET", name + b":lock", "one that died", "PX", 200)
+        assert (await two.read(0))[0] == "1"
+
+
+async def test_a_page_fetched_before_a_write_is_not_the_page_after_it_whoever_waits() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        two.controller.gate.clear()
+        old = asyncio.create_task(two.read(0))
+        await eventually(lambda: two.controller.reads == 1)
+        await two.write(1, "new")
+        reading = asyncio.create_task(two.read(1))
+        await eventually(lambda: two.gateways[1].sharing.pages.counts["miss"] == 1)
+        two.controller.gate.set()
+        assert (await old)[0] == "0"
+        assert (await reading)[0] == "new"
+
+
+async def test_after_a_long_time_without_the_store_nobody_is_in_touch_before_all_are() -> None:
+    async with server() as valkey, relay(valkey.port) as way:
+        near, far = f"url: {valkey.url}\n  lease: 400ms", f"url: valkey://127.0.0.1:{way.port}\n  lease: 400ms"
+        async with site(near, far) as two:
+            await two.in_touch()
+            await eventually(lambda: two.gateways[0].sharing.invalidations.processes == 2)
+            valkey.kill()
+            await eventually(lambda: not any(one.sharing.invalidations.in_touch() for one in two.gateways))
+            alive = two.gateways[0].sharing.invalidations._alive
+            alive.update({process: seen - 1000 for process, seen in alive.items()})  # it has been long
+            way.open.clear()  # one finds the store later than the other
+            await valkey.start()
+            await eventually(lambda: two.gateways[0].sharing.link.fault is None)
+            for number in range(20):
+                await two.write(1, str(number))
+                assert (await two.read(0))[0] == str(number)
+                await asyncio.sleep(0.02)
+            assert not two.gateways[0].sharing.invalidations.in_touch()
+            way.open.set()
+            await two.in_touch()
+
+
+async def test_away_the_store_is_no_read_joins_a_fetch_from_before_it() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        valkey.kill()
+        await eventually(lambda: not any(one.sharing.invalidations.in_touch() for one in two.gateways))
+        two.controller.gate.clear()
+        old = asyncio.create_task(two.read(1))
+        await eventually(lambda: two.controller.reads == 1)
+        await two.write(0, "new")
+        new = asyncio.create_task(two.read(1))
+        two.controller.gate.set()
+        assert (await old)[0] == "0"
+        assert (await new)[0] == "new"

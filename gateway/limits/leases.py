@@ -6,7 +6,8 @@ it must also come from the process's own **share**, a bucket with its part of li
 store, and without it each process goes on with its share.
 
 **The bound.** With n processes, in any time t: burst + rate x t, plus n x lease (given away at the same moment), plus
-the shares' bursts, together one burst, when reports stay unanswered for longer than a lease lasts. What was given away
+the shares' bursts, together one burst, when reports stay unanswered for longer than a lease lasts, and another burst
+whenever the store loses its data. What was given away
 too much is owed: the shared bucket stays empty until it has flowed back. A single request that costs more than the
 lease is its own lease.
 

@@ -246,7 +246,7 @@ def test_a_table_is_bounded_and_drops_what_is_full_first() -> None:
 
 
 @pytest.mark.parametrize("rule", [Gcra(100, 3600.0), FixedWindow(100, 3600.0)], ids=["gcra", "fixed-window"])
-def test_a_store_that_has_lost_its_data_gives_nobody_another_burst(rule: Algorithm) -> None:
+def test_a_store_that_has_lost_its_data_gives_nobody_another_burst_at_once(rule: Algorithm) -> None:
     world = World(rule, 2)
     for turn in range(100):
         world.request(turn % 2)

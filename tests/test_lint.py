@@ -120,7 +120,9 @@ def test_only_what_would_leak_stops_the_start() -> None:
     assert refused(parse(f"{BASE}\nadmin: {{host: 0.0.0.0}}\n{opened}")) == ()
 
 
-def test_the_examples_have_no_doubts() -> None:
+def test_the_examples_have_no_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VALKEY_PASSWORD", "SHARED_STORE_KEY"):
+        monkeypatch.setenv(name, SECRET)
     for path in (Path(__file__).parents[1] / "config").glob("*.yaml"):
         assert [doubt for doubt in doubts(load(path)) if doubt.level is not Level.NOTE] == [], path
 

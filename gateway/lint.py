@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from gateway.assembly import route_table
 from gateway.core.cf_routes import CLOUD_FOUNDRY, READ_SCOPES, WRITE_SCOPES
-from gateway.core.rate_policy import EXEMPT, Mode
+from gateway.core.rate_policy import EXEMPT, Mode, Who
 from gateway.core.routes import Access, CacheMode, Share
 from gateway.core.templates import STANDARD_METHODS, shape
 
@@ -74,6 +74,7 @@ LEAKS: Final = frozenset({"share-global"})  # public ones are refused when the f
 _SHORTEST_TOKEN: Final = 599.0
 # How long a revoked role may go on seeing a page before somebody should have said so on purpose.
 _LONG_TTL: Final = 60.0
+_ADDRESSES: Final = frozenset({Who.IP, Who.ANONYMOUS})
 _SAMPLE: Final = "00000000-0000-4000-8000-000000000000"
 
 
@@ -199,6 +200,8 @@ def _addresses(settings: Settings) -> Iterator[Doubt]:
     if public.scheme == "http" and not _local(public.hostname):
         detail = "clients send their tokens in clear; say https and put TLS in front"
         yield Doubt("public-url-clear", Level.WARNING, "public_url", detail)
+    elif public.scheme == "http" and settings.listen.tls is not None:
+        yield Doubt("public-url-tls", Level.WARNING, "public_url", "it says http, and the listener speaks TLS alone")
     tls = settings.upstream.tls
     if tls is not None and not tls.verify:
         detail = "anybody can take the controller's place and gets every token"
@@ -234,6 +237,12 @@ def _local(host: str | None) -> bool:
 
 def _limits(settings: Settings, table: RouteTable) -> Iterator[Doubt]:
     used = {row.rate for row in table.rows}
+    given = settings.rate_limits
+    by_address = given.failed_authentications is not None or any(one.who in _ADDRESSES for one in given.policies)
+    behind = settings.public_url.startswith("https://") and settings.listen.tls is None
+    if by_address and behind and not settings.trusted_proxies:
+        detail = "limits count by address, and who terminates TLS in front is not named: all clients are one address"
+        yield Doubt("limit-one-address", Level.WARNING, "trusted_proxies", detail)
     policies = [given.policy() for given in settings.rate_limits.policies]
     for policy in policies:
         idle = sorted(policy.classes - used - {EXEMPT})

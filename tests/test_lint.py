@@ -17,6 +17,7 @@ upstream: {{url: https://cc.example.org}}
 auth: {{keys: [{{secret: {SECRET}}}]}}
 """
 ALL = "[cloud_controller.read, cloud_controller.admin]"
+PROXIES = "trusted_proxies: [10.0.0.0/8]\n"
 POLICY = "{name: a, who: principal, limit: 10, window: 1m"
 
 
@@ -79,9 +80,14 @@ def cached(match: str, rule: str) -> str:
             id="a limit behind a stricter one",
         ),
         pytest.param(
-            f"rate_limits: {{policies: [{POLICY}}}, {{name: b, who: ip, limit: 5, window: 1m}}]}}",
+            f"{PROXIES}rate_limits: {{policies: [{POLICY}}}, {{name: b, who: ip, limit: 5, window: 1m}}]}}",
             set(),
             id="limits of different people",
+        ),
+        pytest.param(
+            "rate_limits: {failed_authentications: {limit: 5, window: 1m}}",
+            {"limit-one-address"},
+            id="addresses behind a proxy that is not named",
         ),
         pytest.param(
             f"rate_limits: {{policies: [{POLICY}}}, {{name: b, who: principal, limit: 5, window: 1m, mode: shadow}}]}}",

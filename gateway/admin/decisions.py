@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
-    Newest = Callable[[int, Callable[[dict[str, Any]], bool]], list[dict[str, Any]]]
+    Newest = Callable[[int, Mapping[str, str]], Awaitable[list[dict[str, Any]]]]
 
 _FILTERS: Final = ("request_id", "status", "route", "denied", "cache", "method")
 _MOST: Final = 1000
@@ -21,7 +21,7 @@ def add_decisions(app: web.Application, newest: Newest) -> None:
 
     Args:
         app: the admin application.
-        newest: gives the newest decisions that a condition wants, at most so many.
+        newest: gives the newest decisions that say so, at most so many.
     """
 
     async def answer(request: web.Request) -> web.Response:
@@ -34,7 +34,7 @@ def add_decisions(app: web.Application, newest: Newest) -> None:
         # The controller answers with `<given>::<its own>` (controller.md §4); what was given is what is remembered.
         if "request_id" in wanted:
             wanted["request_id"] = wanted["request_id"].partition("::")[0]
-        found = newest(int(limit), lambda told: all(str(told.get(name)) == wanted[name] for name in wanted))
+        found = await newest(int(limit), wanted)
         return web.json_response({"decisions": found}, headers={"Cache-Control": "no-store"})
 
     app.router.add_get("/-/decisions", answer)

@@ -75,7 +75,7 @@ class Decision(NamedTuple):
         """The decision as JSON's own types, in the order in which it was made; what does not apply is left out."""
         route, principal = self.route, self.principal
         told: dict[str, Any] = {
-            "at": round(self.at, 3),
+            "at": round(self.at, 6),
             "request_id": self.request_id,
             "method": self.method,
             "path": self.target.shown,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.pipeline.decision import Decision, decision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.ports import Recorder
@@ -38,12 +38,12 @@ class Decisions:
         if self._ring.maxlen:
             self._ring.append(decision(exchange, complete=complete, seconds=seconds))
 
-    def newest(self, most: int, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    async def newest(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
         """The newest decisions first.
 
         Args:
             most: how many at most.
-            wanted: which ones, by `Decision.plain`.
+            wanted: which ones: what `Decision.plain` must say, as text.
         """
         told = (one.plain() for one in reversed(self._ring))
-        return list(islice(filter(wanted, told), most))
+        return list(islice((one for one in told if all(str(one.get(name)) == wanted[name] for name in wanted)), most))

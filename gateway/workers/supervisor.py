@@ -195,6 +195,7 @@ class Supervisor:
             status=Recent(lambda: generate_latest(self.registry).decode()).status,
             actions={"reload": self._reload_answer},
             mounted={"/cache": cache_api(self._cache, public_path=prefix(self.settings))},
+            decisions=self._decisions,
         )
         guard(app, self.settings.admin.token)
         app.middlewares.append(self._asked)
@@ -212,6 +213,13 @@ class Supervisor:
         answers = await asyncio.gather(*(slot.ask("cache", (name, asked), within=_CACHE) for slot in self._slots))
         found = {slot.number: one for slot, one in zip(self._slots, answers, strict=True) if one is not None}
         return merged(name, asked, found) if found else None
+
+    async def _decisions(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The newest decisions of all workers."""
+        asked = (most, dict(wanted))
+        answers = await asyncio.gather(*(slot.ask("decisions", asked, within=_SCRAPE) for slot in self._slots))
+        found = [one for answer in answers for one in answer or ()]
+        return sorted(found, key=lambda one: -float(one["at"]))[:most]
 
     async def _stop(self) -> None:
         self.draining = True

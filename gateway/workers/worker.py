@@ -53,6 +53,7 @@ class Worker:
                 "reload": self._reload,
                 "drop": self._drop,
                 "cache": self._cache,
+                "decisions": self._decisions,
                 "not-ready": self._not_ready,
                 "drain": self._drain,
                 "hurry": self._hurry,
@@ -114,6 +115,9 @@ class Worker:
 
     async def _cache(self, asked: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
         return None if self._gateway is None else await self._gateway.cache(*asked)
+
+    async def _decisions(self, asked: tuple[int, dict[str, str]]) -> list[dict[str, Any]]:
+        return [] if self._gateway is None else await self._gateway.decisions.newest(*asked)
 
     async def _not_ready(self, _: object) -> None:
         if self._gateway is not None:

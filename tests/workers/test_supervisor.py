@@ -134,6 +134,17 @@ async def test_the_cache_of_all_is_looked_into_and_purged(stub: Stub, connect: C
             assert "fwd=miss" in (answer.field("cache-status") or "")
 
 
+async def test_the_decisions_of_all_are_told_the_newest_first(stub: Stub, connect: Connect, tmp_path: Path) -> None:
+    async with running(settings(tmp_path, stub.url, "workers: 2\ndrain: 2s")) as gateway:
+        for number, wire in enumerate(await each_worker(connect, gateway, 2)):
+            await wire.ask("GET /v3/spaces", f"X-Vcap-Request-Id: mine-{number}")
+        answer = await ask(connect, gateway.admin_url, "GET /-/decisions?route=/v3/spaces&denied=no-token")
+        told = json.loads(answer.body)["decisions"]
+        assert [one["request_id"] for one in told] == ["mine-1", "mine-0"]
+        answer = await ask(connect, gateway.admin_url, "GET /-/decisions?request_id=mine-0&limit=1")
+        assert [one["status"] for one in json.loads(answer.body)["decisions"]] == [401]
+
+
 async def test_a_worker_that_is_killed_loses_only_its_own_requests(
     stub: Stub, connect: Connect, tmp_path: Path
 ) -> None:

@@ -45,8 +45,9 @@ class Fields:
             index: every value of each name, in wire order; not to be changed any more.
             late: makes the pairs in wire order, should anybody ask for them.
         """
-        fields = cls()
-        fields._pairs, fields._late, fields._found = None, late, index
+        fields = cls.__new__(cls)  # not through the constructor: one is made for every hit
+        fields._pairs, fields._late, fields._found = None, late, index  # noqa: SLF001 - its own
+        fields.stem = fields.rendered = None
         return fields
 
     @property

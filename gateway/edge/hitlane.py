@@ -86,7 +86,9 @@ class HitLane:
             return False
         now = self._clock()
         head, identity, known = read
-        exchange = Exchange(head, request_id=identity or self._ids.fresh(), received_at=now, known=known)
+        exchange = Exchange(
+            head, request_id=identity or self._ids.fresh(), received_at=now, known=known, token=caller.bearer
+        )
         try:
             outcome = self._judge(exchange)
         except Exception as fault:  # noqa: BLE001 - ours; the ordinary lane answers and logs it as any other

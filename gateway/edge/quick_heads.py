@@ -41,6 +41,7 @@ _MOST_FIELDS: Final = 64
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _KNOWN: Final = 16_384
+_VALUES, _LONGEST_VALUE = 1024, 2048
 
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class Caller:
         scheme: "http" or "https", as the listener saw it.
     """
 
-    __slots__ = ("address", "after", "asked", "before", "block", "heads", "known", "scheme", "token")
+    __slots__ = ("address", "after", "asked", "bearer", "before", "block", "heads", "known", "scheme", "token")
 
     def __init__(self, address: str, scheme: str) -> None:
         self.address: Final = address
@@ -91,7 +92,8 @@ class Caller:
         self.before = self.after = b""  # its bytes before and behind the value of its id
         self.asked: _Asked = ("GET", _ROOT)
         self.block = _NO_BLOCK
-        self.token = ""
+        self.token = ""  # the value of Authorization
+        self.bearer: str | None = None  # the token in it
         self.known = _NOTHING
 
 
@@ -137,6 +139,7 @@ class _Block:
 _ROOT: Final = Target("/")
 _NO_BLOCK: Final = _Block([], -1, -1)
 _NOTHING: Final = Known(Held())
+_NO_TOKEN: Final[tuple[str, str | None]] = ("", None)
 _Asked: TypeAlias = tuple[str, Target]
 
 
@@ -157,6 +160,7 @@ class QuickHeads:
         self._prefix: Final = prefix
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
+        self._tokens: Final[_Memo[tuple[str, str | None]]] = _Memo(_VALUES, _LONGEST_VALUE)
         self._learnt = 0
         self._held: Final = Held()
 
@@ -196,7 +200,8 @@ class QuickHeads:
         token_at, token_to = _value(data, end, _TOKENS)
         id_at, id_to = _value(data, end, _IDS)
         token, identity = data[token_at:token_to], data[id_at:id_to]
-        if (token_at > end and not _is_token(token)) or (id_at > end and _ID.fullmatch(identity) is None):
+        credentials = (self._tokens.get(token) or self._token(token)) if token_at > end else _NO_TOKEN
+        if credentials is None or (id_at > end and _ID.fullmatch(identity) is None):
             return None
         if token_at < id_at:
             rest = data[end:token_at] + data[token_to:id_at] + data[id_to:]
@@ -206,10 +211,20 @@ class QuickHeads:
         if block is None:
             return None
         caller.asked, caller.block, caller.known = asked, block, block.known(line) or self._learn(block, line)
-        caller.token = token.decode("ascii")
+        caller.token, caller.bearer = credentials
         caller.before, caller.after = data[:id_at], data[id_to:]
         caller.heads = self if id_at > end else None
         return self._head(caller, identity)
+
+    def _token(self, value: bytes) -> tuple[str, str | None] | None:
+        """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
+
+        The same text each time: its hash is worked out but once.
+        """
+        if not _is_token(value):
+            return None
+        text = value.decode("ascii")
+        return self._tokens.remember(value, (text, text[7:]))
 
     def _learn(self, block: _Block, line: bytes) -> Known:
         """Know of another head from now on; when there are too many, of all others no more."""

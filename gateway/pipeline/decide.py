@@ -113,10 +113,9 @@ def decide(exchange: Exchange, policy: Policy, now: float) -> Outcome:
             need = authenticate(exchange, policy, now)
             if need is not None:
                 return need
-            settled = exchange.principal is known.principal and exchange.token_fault is None
-            exchange.step = _LOOKUP if settled else _AUTHENTICATE + 1
-            if settled:
-                exchange.key = known.key
+            settled = known.key_for(exchange.principal) if exchange.token_fault is None else None
+            exchange.key = settled
+            exchange.step = _AUTHENTICATE + 1 if settled is None else _LOOKUP
         while exchange.step < len(STEPS):
             outcome = STEPS[exchange.step](exchange, policy, now)
             if outcome is not None:
@@ -160,7 +159,7 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
     if tokenless and not (admission is not None and admission.identifies(row)):
         return None
     try:
-        token = bearer.extract(exchange.head.fields.get_all("authorization"))
+        token = exchange.token or bearer.extract(exchange.head.fields.get_all("authorization"))
         if token is None:
             raise bearer.no_token()
         if admission is not None:

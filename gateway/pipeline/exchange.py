@@ -123,13 +123,22 @@ class Exchange:
         "status",
         "step",
         "stored",
+        "token",
         "token_fault",
         "trace",
         "upstream_seconds",
         "verdict",
     )
 
-    def __init__(self, head: RequestHead, *, request_id: str, received_at: float, known: Known | None = None) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        *,
+        request_id: str,
+        received_at: float,
+        known: Known | None = None,
+        token: str | None = None,
+    ) -> None:
         """Begin an exchange.
 
         Args:
@@ -137,11 +146,13 @@ class Exchange:
             request_id: the id sent to the controller (controller.md §4).
             received_at: when the head had arrived, epoch seconds.
             known: what was settled for such a head before, to be read and filled in; None when nobody keeps it.
+            token: what `bearer.extract` would take from the head, when whoever read it knows; else None.
         """
         self.head = head
         self.request_id = request_id
         self.received_at = received_at
         self.known = known
+        self.token = token
         self.step = 0
         self.route: Route | None = None
         self.principal: Principal | None = None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.keys import CacheKey
+from gateway.core.routes import CacheMode, Share
+
 if TYPE_CHECKING:
-    from gateway.core.keys import CacheKey
     from gateway.core.model import Principal
     from gateway.core.routes import Route
     from gateway.pipeline.decide import Policy
@@ -71,7 +73,7 @@ class Known:
         reply: the answer that said so; None when there is none to repeat.
     """
 
-    __slots__ = ("_held", "age", "entry", "key", "policy", "principal", "reply", "route", "ttl")
+    __slots__ = ("_held", "_share", "age", "entry", "key", "policy", "principal", "reply", "route", "ttl")
 
     def __init__(self, held: Held) -> None:
         self._held: Final = held
@@ -82,12 +84,31 @@ class Known:
         self.entry: Entry | None = None
         self.reply: Reply | None = None
         self.age = self.ttl = 0
+        self._share: Share | None = None
 
     def settle(self, policy: Policy, route: Route | None, principal: Principal | None, key: CacheKey | None) -> None:
         """Keep what the steps before the look-up came to; how a page was written down is the same for everybody."""
         if self.policy is not policy:
             self.forget()
         self.policy, self.route, self.principal, self.key = policy, route, principal, key
+        # None where the domain is nobody's own, or the rest of the key may be more than the head's.
+        own = route is not None and route.cache.mode is CacheMode.POLICY and route.cache.share is not Share.PUBLIC
+        self._share = route.cache.share if route is not None and own else None
+
+    def key_for(self, principal: Principal | None) -> CacheKey | None:
+        """The key for somebody whose token was verified, None when it must be settled.
+
+        Of two who have the same scopes neither is refused unless both are, and their keys differ in the domain alone.
+        """
+        before, key = self.principal, self.key
+        if principal is before:
+            return key
+        if principal is None or before is None or key is None or self._share is None:
+            return None
+        if principal.scopes != before.scopes:
+            return None
+        domain = (principal.global_domain if self._share is Share.GLOBAL else None) or principal.domain
+        return key if domain.id == key.domain else CacheKey(domain.id, key.path, key.query, key.variant)
 
     def served(self, entry: Entry, age: int, ttl: int, reply: Reply, now: float) -> None:
         """Keep how a fresh page was written down, for the rest of this second.

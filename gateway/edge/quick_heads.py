@@ -26,7 +26,9 @@ _LINE: Final = re.compile(
     rb"(GET|HEAD) (/|(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)(\?[!$-;=?-\[\]_a-z~]*)? HTTP/1\.1",
 )
 _FIELD: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]*): ?((?:[!-~](?:[\t -~]*[!-~])?)?)")
-_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")  # of these alone, as the id is forwarded (core/forwarding.py)
+# Of these alone, as the id is forwarded (core/forwarding.py).
+_ID: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LONGEST_ID: Final = 255
 _COMPACT: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 # The fields whose values are left out of what is remembered, by the spellings that clients use.
 _TOKENS: Final = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
@@ -36,8 +38,8 @@ _ORDINARY: Final = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _MOST_FIELDS: Final = 64
-# How many lines, field blocks and things known of both are remembered, and how long a remembered one may be. Clients
-# choose all of them, so the worst that they can fill is bounded: about 25 MB in all.
+# How many lines, field blocks, things known of both and tokens are remembered, and how long a remembered one may be.
+# Clients choose all of them, so the worst that they can fill is bounded: about 40 MB in all.
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _KNOWN: Final = 16_384
@@ -100,13 +102,14 @@ class Caller:
 class _Block:
     """The fields of heads that differ in the values of the token and the id alone."""
 
-    __slots__ = ("_known", "id_at", "index", "pairs", "token_at")
+    __slots__ = ("_known", "id_at", "id_name", "index", "pairs", "token_at")
 
     def __init__(self, pairs: list[Pair], token_at: int, id_at: int) -> None:
         self.pairs: Final = pairs
         self.index: Final = {name.lower(): [value] for name, value in pairs}
         self.token_at: Final = token_at
         self.id_at: Final = id_at
+        self.id_name: Final = pairs[id_at][0].lower() if id_at >= 0 else ""
         self._known: Final[dict[bytes, Known]] = {}
 
     def fields(self, token: str, identity: str) -> Fields:
@@ -115,7 +118,7 @@ class _Block:
         if token:
             index["authorization"] = [token]
         if identity:
-            index[self.pairs[self.id_at][0].lower()] = [identity]
+            index[self.id_name] = [identity]
         return Fields.indexed(index, lambda: self._pairs(token, identity))
 
     def _pairs(self, token: str, identity: str) -> tuple[Pair, ...]:
@@ -179,7 +182,7 @@ class QuickHeads:
         if caller.heads is self and data.startswith(before) and data.endswith(after):
             # Nearly always the same head as before on this connection, but for its id.
             identity = data[len(before) : -len(after)]
-            if _ID.fullmatch(identity) is not None and len(data) <= self._longest:
+            if _is_id(identity) and len(data) <= self._longest:
                 return self._head(caller, identity)
         return self._read(data, caller)
 
@@ -201,7 +204,7 @@ class QuickHeads:
         id_at, id_to = _value(data, end, _IDS)
         token, identity = data[token_at:token_to], data[id_at:id_to]
         credentials = (self._tokens.get(token) or self._token(token)) if token_at > end else _NO_TOKEN
-        if credentials is None or (id_at > end and _ID.fullmatch(identity) is None):
+        if credentials is None or (id_at > end and not _is_id(identity)):
             return None
         if token_at < id_at:
             rest = data[end:token_at] + data[token_to:id_at] + data[id_to:]
@@ -284,6 +287,11 @@ def _value(data: bytes, start: int, spellings: tuple[bytes, ...]) -> tuple[int, 
             begin = found + len(spelling)
             return begin, data.find(b"\r\n", begin)
     return start, start
+
+
+def _is_id(value: bytes) -> bool:
+    """Whether this is an id that is forwarded as it came."""
+    return 0 < len(value) <= _LONGEST_ID and not value.translate(None, _ID)
 
 
 def _is_token(value: bytes) -> bool:

@@ -112,6 +112,18 @@ class MemoryCounters:
             What each bucket said, in order. A shadow policy's refusal stands in nobody's way.
         """
         tables = self._tables
+        if len(charges) == 1:  # nobody else's refusal matters, so what was said is done
+            number, key, cost = charges[0]
+            table = tables[number]
+            cell = table.cells.get(key)
+            decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
+            state = decision[3]
+            if cell is not None and state is not None:
+                cell[0] = state
+                cell[1] = True
+            else:
+                table.enter(key, cell, state, now)
+            return [decision]
         decisions: list[Decision] = []
         found: list[_Cell | None] = []
         granted = True

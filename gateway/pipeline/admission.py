@@ -48,12 +48,13 @@ class Rule:
         policy: the policy.
     """
 
-    __slots__ = ("allowed", "enforced", "exempt", "number", "policy", "refused", "who", "wording")
+    __slots__ = ("allowed", "by_principal", "enforced", "exempt", "number", "policy", "refused", "who", "wording")
 
     def __init__(self, number: int, policy: RatePolicy) -> None:
         self.number: Final = number
         self.policy: Final = policy
         self.who: Final = policy.who
+        self.by_principal: Final = policy.who is Who.PRINCIPAL
         self.exempt: Final = policy.exempt_scopes_any
         self.enforced: Final = policy.mode is Mode.ENFORCE
         self.wording: Final = Wording(policy)
@@ -152,16 +153,19 @@ class Admission:
                 return counting, charges
             name = "public"  # the controller's exemption is for the bare path alone (recordings: user-13)
         principal = exchange.principal
+        at_hand = denied or exchange.verdict in _SERVED
         for rule in (self._without if principal is None else self._with_token).get(name, ()):
             if principal is not None and rule.exempt and not rule.exempt.isdisjoint(principal.scopes):
                 continue
             counting.append(rule)
-            charges.append((rule.number, self._key(rule.who, exchange, principal), _units(rule, exchange, denied)))
+            if principal is not None and rule.by_principal:
+                key: Key = (principal.issuer, principal.zone, principal.id)
+            else:
+                key = self._key(rule.who, exchange, principal)
+            charges.append((rule.number, key, rule.policy.cost.hit if at_hand else _units(rule, exchange)))
         return counting, charges
 
     def _key(self, who: Who, exchange: Exchange, principal: Principal | None) -> Key:
-        if who is Who.PRINCIPAL and principal is not None:
-            return (principal.issuer, principal.zone, principal.id)
         if who is Who.CLIENT_ID and principal is not None:
             return (principal.issuer, principal.zone, principal.client_id)
         return (self.address(exchange.head),) if who in _BY_ADDRESS else ("",)
@@ -259,10 +263,9 @@ class Admission:
 _NOWHERE: Final = Target("/")
 
 
-def _units(rule: Rule, exchange: Exchange, denied: bool) -> float:  # noqa: FBT001 - private, and on the hit path
+def _units(rule: Rule, exchange: Exchange) -> float:
+    """What a request costs that is not answered from what is at hand."""
     cost = rule.policy.cost
-    if denied or exchange.verdict in _SERVED:
-        return cost.hit
     if exchange.head.method not in _READS:
         return cost.write
     if not cost.per_row or exchange.row.rate != "list":

@@ -155,7 +155,7 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
     A public row does not fail on a bad token, and a lenient one leaves it to the controller.
     """
     row, admission = exchange.row, policy.admission
-    tokenless = row.access is Access.PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC)
+    tokenless = row.access is _PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC)
     if tokenless and not (admission is not None and admission.identifies(row)):
         return None
     try:
@@ -225,22 +225,25 @@ def _file(exchange: Exchange) -> None:
 
 def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
     """Look for a page that may answer this request, within what its Cache-Control allows (RFC 9111 §5.2.1)."""
-    if exchange.key is not None and exchange.row.cache.mode is CacheMode.ORIGIN:
+    key = exchange.key
+    if key is not None and exchange.row.cache.mode is _ORIGIN:
         origin.lookup(exchange, policy.store, now, chance=policy.chance())
         return
     asked = cache_control(exchange.head.fields.get_all("cache-control"))
-    if exchange.key is not None and asked.no_store:
+    if key is not None and asked.no_store:
         exchange.bypass = Bypass.NO_STORE
         exchange.verdict = Verdict.BYPASS
-    if exchange.key is not None and exchange.bypass is None:
-        entry = policy.store.get(exchange.key)
+    if key is not None and exchange.bypass is None:
+        entry = policy.store.get(key)
         # The key holds the domain; what the store hands out is believed only if it says so itself.
-        if isinstance(entry, Entry) and entry.key == exchange.key and entry.stored_at <= now + CLOCK_SKEW:
+        if isinstance(entry, Entry) and entry.key == key and entry.stored_at <= now + CLOCK_SKEW:
             exchange.entry = entry
-        exchange.verdict = _verdict(exchange.entry, asked, now)
-        exchange.stale = Stale.REVALIDATING if exchange.verdict is Verdict.STALE else None
-        exchange.refresh = exchange.verdict is Verdict.STALE or _due_early(exchange, policy, now)
-        if policy.drift is not None and exchange.verdict is Verdict.HIT and policy.drift.due():
+        verdict = exchange.verdict = _verdict(exchange.entry, asked, now)
+        if verdict is _STALE:
+            exchange.stale, exchange.refresh = Stale.REVALIDATING, True
+        else:
+            exchange.stale, exchange.refresh = None, _due_early(exchange, policy, now)
+        if policy.drift is not None and verdict is _HIT and policy.drift.due():
             exchange.refresh = exchange.drift = True
         if policy.budget is not None:
             policy.budget.spare(exchange, now)
@@ -250,7 +253,7 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
 
 def _due_early(exchange: Exchange, policy: Policy, now: float) -> bool:
     entry = exchange.entry
-    if entry is None or exchange.verdict is not Verdict.HIT or not exchange.row.cache.early_refresh:
+    if entry is None or exchange.verdict is not _HIT or not exchange.row.cache.early_refresh:
         return False
     return refresh_early(
         now=now,
@@ -276,7 +279,7 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
     entry, known = exchange.entry, exchange.known
     if entry is None:
         return None
-    if known is None or known.policy is not policy or exchange.verdict is not Verdict.HIT:
+    if known is None or known.policy is not policy or exchange.verdict is not _HIT:
         return from_entry(exchange, entry, policy, now)
     # Two answers from one page to one head differ in whole seconds alone.
     age, ttl, reply = int(now - entry.stored_at), int(entry.fresh_until - now), known.reply
@@ -288,6 +291,10 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
 
 _READS: Final = frozenset({"GET", "HEAD"})
 _SERVED: Final = frozenset({Verdict.HIT, Verdict.STALE})
+_HIT: Final = Verdict.HIT  # looking a member up costs as much as the rest of a step
+_STALE: Final = Verdict.STALE
+_PUBLIC: Final = Access.PUBLIC
+_ORIGIN: Final = CacheMode.ORIGIN
 
 Step: TypeAlias = "Callable[[Exchange, Policy, float], Reply | FetchKeys | None]"
 STEPS: Final[tuple[Step, ...]] = (route, authenticate, authorize, key, lookup, admit, precondition)
@@ -334,8 +341,8 @@ def _verdict(entry: Entry | None, asked: Directives, now: float) -> Verdict:
     """What becomes of a request whose stored page is `entry`, fresh, refreshable or neither."""
     if asked.no_cache:
         return Verdict.REVALIDATED
-    if entry is None or now >= max(entry.fresh_until, entry.refresh_until):
+    if entry is None or (now >= entry.fresh_until and now >= entry.refresh_until):
         return Verdict.MISS
     if asked.max_age is not None and now - entry.stored_at > asked.max_age:
         return Verdict.REVALIDATED
-    return Verdict.HIT if now < entry.fresh_until else Verdict.STALE
+    return _HIT if now < entry.fresh_until else _STALE

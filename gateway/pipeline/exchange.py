@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +93,9 @@ class Reply:
     reason: str | None = None
 
 
+_NONE: Final = Verdict.NONE  # looking a member up costs as much as all the other fields of an exchange
+
+
 class Exchange:
     """One request on its way through the pipeline."""
 
@@ -161,7 +164,7 @@ class Exchange:
         self.key: CacheKey | None = None
         self.entry: Entry | None = None
         self.origin: Lookup | None = None
-        self.verdict = Verdict.NONE
+        self.verdict = _NONE
         self.bypass: Bypass | None = None
         self.refresh = False
         self.drift = False  # the refresh is also to tell whether the page was still what the controller says

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_HELD: Final = 4096
 _MOST_BYTES_HELD: Final = 16 << 20
 _LARGEST_HELD: Final = 64 * 1024
+_GLOBAL: Final = Share.GLOBAL  # looking a member up costs as much as the comparison
 
 
 class Held:
@@ -107,7 +108,7 @@ class Known:
             return None
         if principal.scopes != before.scopes:
             return None
-        domain = (principal.global_domain if self._share is Share.GLOBAL else None) or principal.domain
+        domain = (principal.global_domain if self._share is _GLOBAL else None) or principal.domain
         return key if domain.id == key.domain else CacheKey(domain.id, key.path, key.query, key.variant)
 
     def served(self, entry: Entry, age: int, ttl: int, reply: Reply, now: float) -> None:

@@ -148,7 +148,11 @@ class Metrics:
         """A stored page was the answer: how old it was, and how long the controller would have taken."""
         entry, found = exchange.entry, exchange.origin
         if entry is not None:
-            ages.observe(max(0.0, exchange.received_at - entry.stored_at))
+            age = exchange.received_at - entry.stored_at
+            if age < 0:
+                age = 0.0
+            ages.counts[bisect_left(AGES, age)] += 1
+            ages.total += age
             if series.avoided:
                 series.saved += entry.fetch_seconds
         elif found is not None and found.variant is not None:

@@ -9,6 +9,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web_protocol import RequestHandler
 
+from gateway.core.bearer import extract
 from gateway.core.model import Fields
 from gateway.edge.boundary import Boundary
 from gateway.edge.ids import RequestIds
@@ -251,6 +252,7 @@ def test_heads_without_end_take_a_bounded_place(head: str) -> None:
     assert lines <= 2 * 4096
     assert blocks <= 2 * 512
     assert known <= 16_384
+    assert len(heads._tokens._young) + len(heads._tokens._old) <= 2 * 1024
 
 
 def test_lines_times_blocks_take_a_bounded_place() -> None:
@@ -266,6 +268,16 @@ def test_long_heads_are_read_and_not_remembered() -> None:
     long = "x" * 3000
     assert heads.read(f"GET /v3/x?a={long} HTTP/1.1\r\nHost: a\r\nX-A: {long}\r\n\r\n".encode(), caller) is not None
     assert _remembered(heads)[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("spelt", ["bearer ", "Bearer "])
+def test_the_token_of_a_head_is_the_one_that_would_be_taken_from_its_fields(spelt: str) -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    for token in ("a.b.c", "a.b.c", "a.b.d", None, "a", "e" * 3000, None, "a.b.c"):
+        line = "" if token is None else f"Authorization: {spelt}{token}\r\n"
+        found = heads.read(f"GET /v3/x HTTP/1.1\r\nHost: a\r\n{line}\r\n".encode(), caller)
+        assert found is not None
+        assert caller.bearer == token == extract(found[0].fields.get_all("authorization"))
 
 
 def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
@@ -284,6 +296,7 @@ def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
         read, known, _ = found
         assert (read.target.path, known, read.fields.get("authorization")) == (path, identity, token)
         assert read.fields.pairs[1:] == (("X-Request-Id", identity), ("Authorization", token))
+        assert caller.bearer == extract(read.fields.get_all("authorization"))
     for odd in (b"o e", b"", b"one\r\nX-A: b", b"\xff", b"x" * 256, b"one\r\n\r\nGET / HTTP/1.1\r\nX: "):
         found = heads.read(head.replace(b"one", odd), caller)
         assert found is None or found[1] == "one", "what is no plain id is for the ordinary lane, or read anew"

@@ -45,7 +45,7 @@ class Wording:
     def state(self, decision: Decision) -> str:
         """The policy's member of the RateLimit field."""
         left = int(decision[0])
-        # By its place, and without `max`, because this is the hot path.
+        # Fields by their place, because this is the hot path.
         return f"{self._name};r={max(0, left)};t={ceil(decision[1] - _ROUNDING)}"
 
 

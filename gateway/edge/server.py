@@ -81,6 +81,7 @@ class Connection(Stepped):
         self._boundary: Final = Boundary()
         self._caller: Caller | None = None
         self._handed_over: Begun | None = None
+        self._rests = False  # the last answer is out and kept alive, and nothing has come since
         self.client: str | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -93,6 +94,7 @@ class Connection(Stepped):
             begun = self._take(self._lane, data)
             if begun is True:
                 return
+        self._rests = False
         end = self._boundary.head_ends(data)
         before = len(self._messages)
         super().data_received(data)
@@ -108,11 +110,17 @@ class Connection(Stepped):
     def _waits(self) -> bool:
         """Whether aiohttp waits for a request, and for nothing else: the connection is idle and goes on."""
         waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._messages or self._close or self._force_close or self._paused:
+        if not self._rests if waiter is None else waiter.done():
+            return False
+        if self._messages or self._close or self._force_close or self._paused:
             return False
         if self.out_of_step:
             return False
         return transport is not None and not transport.is_closing()
+
+    def rest(self, response: web.StreamResponse) -> None:
+        """A request without content has its whole answer: aiohttp will wait for the next one, if not just yet."""
+        self._rests = response.keep_alive is True and not self._messages and not self._upgraded
 
     def _take(self, lane: HitLane, data: bytes) -> Begun | bool:
         """Let the lane answer a segment; as after any answer, the wait for the next request begins anew."""
@@ -279,7 +287,10 @@ class Server(web.Server):
             complete = True
         finally:
             self._recorder.record(exchange, complete=complete, seconds=self._clock() - received)
-        if upload is not None and not upload.finished:
+        if upload is None:
+            if isinstance(request.protocol, Connection):
+                request.protocol.rest(response)
+        elif not upload.finished:
             await upload.discard(_LINGER)
         return response
 

@@ -84,13 +84,13 @@ class Gateway:
         self._clock: Final = clock
         self.doors: Final = Doors(settings, self.log)
         self.client: Final = Controllers(settings)
-        self.identity: Final = assembly.identity(settings)
         self.store: Final = assembly.store(settings)
         self.sharing: Final = sharing.build(settings, self.store, clock)
+        self.identity: Final = assembly.identity(settings, self.sharing)
         self.pages, announce = self._pages()
         self.inspector: Final = Inspector(self.store, clock, announce)
         self.compressor: Final = assembly.compressor(settings, self.store)
-        self.origins: Final = assembly.origins(settings, self.client)
+        self.origins: Final = assembly.origins(settings, self.client, self.sharing)
         self.probe: Final = self.client.probe
         self.routes = assembly.route_table(settings)
         self.limits = assembly.rate_limits(settings, self.sharing)
@@ -140,11 +140,10 @@ class Gateway:
         """
         settings = self.settings
         await self.client.start()
+        if self.sharing is not None:
+            await self.sharing.start()  # where keys and origins may be known already
         await asyncio.gather(
-            self.identity.start(),
-            self.probe.start(),
-            *([self.origins.start()] if self.origins else []),
-            *([self.sharing.start()] if self.sharing else []),
+            self.identity.start(), self.probe.start(), *([self.origins.start()] if self.origins else [])
         )
         self._server = Server(
             self.pipeline,

@@ -45,8 +45,12 @@ def route_table(settings: Settings) -> RouteTable:
     return builtin.with_overrides(settings.route_rows())
 
 
-def identity(settings: Settings) -> Identity:
+def identity(settings: Settings, sharing: Sharing | None = None) -> Identity:
     """Keys and claim rules of these settings; without `auth` no token counts.
+
+    Args:
+        settings: valid settings.
+        sharing: what this process has in common with others.
 
     Raises:
         KeyLoadError: a key file or secret cannot be used.
@@ -55,7 +59,13 @@ def identity(settings: Settings) -> Identity:
     if auth is None:
         return Identity((), ClaimPolicy(None, frozenset()))
     policy = ClaimPolicy(auth.issuer, frozenset(auth.audiences), auth.leeway)
-    return Identity(auth.keys, policy, max_token_bytes=auth.max_token_bytes, memo_entries=auth.memo_entries)
+    return Identity(
+        auth.keys,
+        policy,
+        max_token_bytes=auth.max_token_bytes,
+        memo_entries=auth.memo_entries,
+        board=sharing.board if sharing is not None and sharing.given.share_keys else None,
+    )
 
 
 def limits(settings: Settings) -> Limits:
@@ -136,13 +146,20 @@ def compressor(settings: Settings, pages: MemoryStore) -> Compressor:
     return Compressor(pages, codings=given.encodings, min_bytes=given.min_bytes, seconds=time.perf_counter)
 
 
-def origins(settings: Settings, upstream: Upstream) -> Origins | None:
+def origins(settings: Settings, upstream: Upstream, sharing: Sharing | None = None) -> Origins | None:
     """Where links lead; a plain HTTP origin without advertised URLs has none to rewrite."""
     configured = settings.upstream.advertised_urls
     if settings.route_table == "none" and not configured:
         return None
     asking = (("Host", upstream_host(settings)), ("Accept", "application/json"), ("Accept-Encoding", "identity"))
-    return Origins(public_url=settings.public_url, configured=configured, upstream=upstream, fields=Fields(asking))
+    return Origins(
+        public_url=settings.public_url,
+        configured=configured,
+        upstream=upstream,
+        fields=Fields(asking),
+        board=None if sharing is None else sharing.board,
+        controllers=tuple(sorted(settings.upstream.origins)),
+    )
 
 
 def outgoing(settings: Settings) -> Outgoing:

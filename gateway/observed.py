@@ -345,6 +345,14 @@ def _sharing(gateway: Gateway) -> None:
         "result",
     )
     observe(
+        "gateway_shared_store_notices_total",
+        "What processes tell each other that they have learnt (keys, origin). Looked for: hit, waited (for another "
+        "process to learn it), miss, failed; old, and seal, form, clock (no notice of ours). Offered: stored, "
+        "not-stored.",
+        lambda: {} if shared is None else shared.board.counts,
+        ("kind", "result"),
+    )
+    observe(
         "gateway_shared_store_counter_reports_total",
         "Reports of units given away, by how they ended: answered, failed (sent again).",
         lambda: {} if shared is None else shared.reporter.reports,

@@ -135,7 +135,7 @@ class Reloader:
             raise ReloadError("upstream.advertised_urls: with route_table none, links or none needs a restart")
         gateway.doors.check()
         renew = gateway.client.renewed()
-        identity = assembly.identity(settings)
+        identity = assembly.identity(settings, gateway.sharing)
         judged_otherwise = old.auth != settings.auth or not identity.alike(gateway.identity)
         if judged_otherwise:
             await gateway.identity.prepare(identity)

@@ -1,4 +1,4 @@
-"""What several gateway processes have in common, built from the settings: the link, the pages, the counters' way there.
+"""What several gateway processes have in common, built from the settings: link, pages, the counters' way, notices.
 
 Without `shared_store` in the settings there is nothing of it, and a process is alone.
 """
@@ -14,6 +14,7 @@ import structlog
 from gateway import __version__
 from gateway.limits.reporter import Reporter
 from gateway.limits.shared import SharedCounters
+from gateway.shared.board import Board
 from gateway.shared.link import Link
 from gateway.shared.options import Options, Tls
 from gateway.shared.seal import Sealer
@@ -62,7 +63,14 @@ class Sharing:
             max_page_bytes=given.max_page_bytes,
             collapse_wait=given.collapse_wait,
         )
-
+        self.board: Final = Board(
+            self.link,
+            self.sealer,
+            given.namespace,
+            kinds=("keys", "origin"),
+            wait=given.collapse_wait,
+            clock=clock,
+        )
         self.reporter: Final = Reporter(
             self.link, self.sealer, given.namespace, clock=clock, processes=lambda: self.processes
         )
@@ -80,6 +88,7 @@ class Sharing:
     async def stop(self) -> None:
         """Say farewell and close."""
         await self.pages.drain()
+        await self.board.drain()
         await self.reporter.stop()
         await self.invalidations.stop()
         await self.link.stop()

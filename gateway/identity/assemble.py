@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gateway.core.claims import ClaimPolicy
     from gateway.core.model import Principal
-    from gateway.pipeline.ports import KeyUnknown, Rejected
+    from gateway.pipeline.ports import KeyUnknown, Noticeboard, Rejected
 
 
 class SecretText(Protocol):
@@ -78,6 +78,7 @@ class Identity:
         policy: what claims must say.
         max_token_bytes: longer tokens are refused unread.
         memo_entries: how many verified tokens are remembered.
+        board: where processes tell each other what keys they fetched.
 
     Raises:
         KeyLoadError: a file or secret cannot be used; the text names the source.
@@ -90,6 +91,7 @@ class Identity:
         *,
         max_token_bytes: int = 16 * 1024,
         memo_entries: int = 10_000,
+        board: Noticeboard | None = None,
     ) -> None:
         self._policy = policy
         static = tuple(key for position, described in enumerate(keys) for key in _static(position, described))
@@ -97,7 +99,7 @@ class Identity:
         twice = sorted({kid for kid in named if named.count(kid) > 1})
         if twice:
             raise KeyLoadError(f"several keys have the same kid: {', '.join(twice)}")
-        self.ring = KeyRing(KeySet(static))
+        self.ring = KeyRing(KeySet(static), board=board, issuer=policy.issuer or "")
         for described in keys:
             if described.url is not None:
                 self.ring.add(
@@ -191,7 +193,7 @@ class Identity:
         observe("gateway_keys_unknown_total", "Tokens that named an unknown key.", lambda: self.ring.unknown)
         observe(
             "gateway_key_fetches_total",
-            "Fetches of key sets, by result: ok or failed.",
+            "Fetches of key sets, by result: ok or failed; or shared (another process's was taken in place of one).",
             lambda: _sum(self.ring),
             "result",
         )
@@ -257,7 +259,7 @@ def _secret(position: int, described: KeyDescription, secret: SecretText) -> Key
 
 
 def _sum(ring: KeyRing) -> Mapping[str, float]:
-    return {result: sum(source.fetches[result] for source in ring.sources) for result in ("ok", "failed")}
+    return {result: sum(source.fetches[result] for source in ring.sources) for result in ("ok", "failed", "shared")}
 
 
 def _age(ring: KeyRing) -> float:

@@ -3,11 +3,17 @@
 The laws (peers.md, "What their users suffer from"): keys are fetched before serving and refreshed behind; a failed
 fetch never takes good keys away; a key that leaves the list is dropped with the next good fetch; unknown ids, however
 many, lead to at most one fetch in a while.
+
+Several processes may tell each other what they fetched (`Noticeboard`). A set from there is the document that UAA sent,
+read by the same rules, and its age counts from that fetch: no key is used for longer than if this process had fetched
+it then. Sets that may hold secrets are fetched by each process: a store is no place for those.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +26,9 @@ from gateway.pipeline.ports import KeysUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.pipeline.ports import Noticeboard
+
+_KIND: Final = "keys"
 _LIMIT: Final = 1024 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=5)
 _FIRST_RETRY: Final = 1.0
@@ -35,11 +44,24 @@ class UrlSource:
         interval: seconds between two fetches behind.
         allow_symmetric: accept shared secrets from it, and short ones.
         on_change: called after the keys have changed.
+        board: where processes tell each other what they fetched.
+        issuer: whose tokens the keys are for.
     """
 
-    def __init__(self, url: str, *, interval: float, allow_symmetric: bool, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        interval: float,
+        allow_symmetric: bool,
+        on_change: Callable[[], None],
+        board: Noticeboard | None = None,
+        issuer: str = "",
+    ) -> None:
         self.url: Final = url
         self.interval: Final = interval
+        self._board: Final = None if allow_symmetric else board
+        self._subject: Final = json.dumps([url, issuer]).encode()
         self.allow_symmetric: Final = allow_symmetric
         self._on_change: Final = on_change
         self._begun = 0
@@ -47,8 +69,39 @@ class UrlSource:
         self.failures = 0
         self.keys = KeySet()
         self.fetched_at: float | None = None
+        self.lead = 0.0
         self.fault: str | None = "not fetched yet"
-        self.fetches: Final[dict[str, int]] = {"ok": 0, "failed": 0}
+        self.fetches: Final[dict[str, int]] = {"ok": 0, "failed": 0, "shared": 0}
+
+    async def renew(self, session: aiohttp.ClientSession, *, max_age: float) -> bool:
+        """What another process fetched lately, or else fetch.
+
+        Args:
+            session: to fetch with.
+            max_age: how long ago another's fetch may be, in seconds; it never may be as long ago as `interval`.
+
+        Returns:
+            As `fetch`.
+        """
+        board = self._board
+        if board is None:
+            return await self.fetch(session)
+        self._begun += 1
+        turn = self._begun
+        after = 0.0 if self.fetched_at is None else self.fetched_at
+        found = await board.find(_KIND, self._subject, after=after, max_age=min(max_age, self.interval))
+        if found is not None:
+            try:
+                keys = self._parsed(found.content)
+            except KeyLoadError:
+                return await self.fetch(session)
+            self.fetches["shared"] += 1
+            self._learnt(turn, keys, found.learnt_at, found.age)
+            return True
+        try:
+            return await self.fetch(session)
+        finally:
+            board.release(_KIND, self._subject)
 
     async def fetch(self, session: aiohttp.ClientSession) -> bool:
         """Fetch once; what is held stays when that fails.
@@ -60,14 +113,10 @@ class UrlSource:
             Whether it went well; `fault` says what was wrong.
         """
         self._begun += 1
-        turn = self._begun
+        turn, begun_at = self._begun, time.time()
         try:
-            keys = parse_set(
-                await _document(session, self.url),
-                allow_symmetric=self.allow_symmetric,
-                allow_short=self.allow_symmetric,
-            )
-            _insist_on_keys(keys)
+            document = await _document(session, self.url)
+            keys = self._parsed(document)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, refreshing goes on with the keys at hand
             self.fetches["failed"] += 1
             if turn > self._heard:
@@ -76,10 +125,21 @@ class UrlSource:
                 self.failures += 1
             return False
         self.fetches["ok"] += 1
-        if turn < self._heard:  # overtaken by a later fetch: what this one saw is history
-            return True
+        if self._learnt(turn, keys, begun_at, 0.0) and self._board is not None:
+            self._board.offer(_KIND, self._subject, document, learnt_at=begun_at, max_age=self.interval)
+        return True
+
+    def _parsed(self, document: bytes) -> KeySet:
+        keys = parse_set(document, allow_symmetric=self.allow_symmetric, allow_short=self.allow_symmetric)
+        _insist_on_keys(keys)
+        return keys
+
+    def _learnt(self, turn: int, keys: KeySet, at: float, lead: float) -> bool:
+        """Go on with these keys, unless what was begun later was heard of before: then they are history."""
+        if turn < self._heard:
+            return False
         self._heard, self.failures = turn, 0
-        self.fault, self.fetched_at = None, time.time()
+        self.fault, self.fetched_at, self.lead = None, at, lead
         if _differs(keys, self.keys):
             self.keys = keys
             self._on_change()
@@ -93,12 +153,22 @@ class KeyRing:
         static: keys from files and secrets.
         cooldown: seconds between two fetches for unknown ids.
         monotonic: seconds on a clock that never goes back.
+        board: where processes tell each other what they fetched.
+        issuer: whose tokens the keys are for.
     """
 
     def __init__(
-        self, static: KeySet, *, cooldown: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+        self,
+        static: KeySet,
+        *,
+        cooldown: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        board: Noticeboard | None = None,
+        issuer: str = "",
     ) -> None:
         self._static: Final = static
+        self._board: Final = board
+        self._issuer: Final = issuer
         self._cooldown: Final = cooldown
         self._monotonic: Final = monotonic
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,7 +181,16 @@ class KeyRing:
 
     def add(self, url: str, *, interval: float, allow_symmetric: bool = False) -> None:
         """Add a URL to fetch keys from; before `start`."""
-        self.sources.append(UrlSource(url, interval=interval, allow_symmetric=allow_symmetric, on_change=self._combine))
+        self.sources.append(
+            UrlSource(
+                url,
+                interval=interval,
+                allow_symmetric=allow_symmetric,
+                on_change=self._combine,
+                board=self._board,
+                issuer=self._issuer,
+            )
+        )
 
     @property
     def fault(self) -> str | None:
@@ -130,7 +209,7 @@ class KeyRing:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json"},
         )
-        await self._fetch_all()
+        await self._fetch_all(max_age=math.inf)
         self._tasks = [asyncio.create_task(self._keep_fresh(source)) for source in self.sources]
 
     def succeed(self, other: KeyRing) -> None:
@@ -181,7 +260,8 @@ class KeyRing:
         now = self._monotonic()
         if self._fetching is None and (self._asked_at is None or now - self._asked_at >= self._cooldown):
             self._asked_at = now
-            self._fetching = asyncio.ensure_future(self._fetch_all())
+            # What another process fetched within the cool-down is what this one would have to be content with as well.
+            self._fetching = asyncio.ensure_future(self._fetch_all(max_age=self._cooldown))
             self._fetching.add_done_callback(self._fetched)
         if self._fetching is not None:
             await asyncio.shield(self._fetching)
@@ -192,18 +272,19 @@ class KeyRing:
     def _fetched(self, _: object) -> None:
         self._fetching = None
 
-    async def _fetch_all(self) -> bool:
+    async def _fetch_all(self, *, max_age: float) -> bool:
         session = self._session
         if session is None:
             return False
-        return all(await asyncio.gather(*(source.fetch(session) for source in self.sources)))
+        return all(await asyncio.gather(*(source.renew(session, max_age=max_age) for source in self.sources)))
 
     async def _keep_fresh(self, source: UrlSource) -> None:
         while self._session is not None:
             # Spread out, so that many gateways do not ask in step.
             spread = 1.0 + _JITTER * (2.0 * random.random() - 1.0)  # noqa: S311 - nothing secret
-            await asyncio.sleep(spread * pause_before_fetch(source.interval, source.failures))
-            await source.fetch(self._session)
+            pause = spread * pause_before_fetch(source.interval, source.failures)
+            await asyncio.sleep(max(0.0, pause - source.lead) if source.failures == 0 else pause)
+            await source.renew(self._session, max_age=math.inf)
 
     def _combine(self) -> None:
         """One set from all sources. An id that two sources give to different keys belongs to none of them."""

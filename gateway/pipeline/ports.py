@@ -222,3 +222,39 @@ class Upstream(Protocol):
         Raises:
             UpstreamError: no head arrived.
         """
+
+
+class Notice(Protocol):
+    """What another process learnt from the controller's or the UAA's own mouth."""
+
+    @property
+    def content(self) -> bytes:
+        """What."""
+        ...
+
+    @property
+    def learnt_at(self) -> float:
+        """When it began to learn it, in epoch seconds of its clock."""
+        ...
+
+    @property
+    def age(self) -> float:
+        """How old that is at most, in seconds."""
+        ...
+
+
+class Noticeboard(Protocol):
+    """What processes tell each other that they have learnt; only authenticated notices come out of it."""
+
+    async def find(self, kind: str, subject: bytes, *, after: float, max_age: float) -> Notice | None:
+        """What another process learnt later than `after` and no longer than `max_age` ago. Never raises.
+
+        Returns:
+            It, or None when the caller is to learn it itself and then call `offer` or `release`.
+        """
+
+    def offer(self, kind: str, subject: bytes, content: bytes, *, learnt_at: float, max_age: float) -> None:
+        """Tell the others, behind."""
+
+    def release(self, kind: str, subject: bytes) -> None:
+        """Let another process learn it: this one could not."""

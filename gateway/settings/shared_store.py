@@ -5,7 +5,20 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from gateway.settings.errors import Problem
-from gateway.settings.scalars import MIB, Count, Duration, File, ReadError, Scalar, Secret, Size, Text, Word, plain_text
+from gateway.settings.scalars import (
+    MIB,
+    Boolean,
+    Count,
+    Duration,
+    File,
+    ReadError,
+    Scalar,
+    Secret,
+    Size,
+    Text,
+    Word,
+    plain_text,
+)
 from gateway.settings.scalars import format_duration as _written
 from gateway.settings.section import Section
 
@@ -103,7 +116,10 @@ controller each time."""
     max_page_bytes: Size = 8 * MIB
     """Larger pages are not shared."""
     collapse_wait: Duration = 2.0
-    """How long a miss waits for a page that another process is fetching; 0 fetches at once."""
+    """How long a miss waits for a page that another process is fetching, likewise for keys; 0 fetches at once."""
+    share_keys: Boolean = True
+    """Whether a set of verification keys that one process fetched serves the others as well, for its \
+`refresh_interval`; never one with `allow_short_secret`."""
     counter_lease: Count = 10
     """Units of a rate limit that a process may give away before the others know, or 1 % of the burst if that is \
 more."""

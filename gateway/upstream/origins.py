@@ -3,6 +3,9 @@
 The controller writes links from its own configuration only (controller.md §1), so the origin to look for is usually not
 the address the gateway connects to. Until one is known no answer with links may pass: an unrewritten `next.href` leads
 clients around the gateway.
+
+Several processes may tell each other what they learnt (`Noticeboard`); who takes another's notice looks again as soon
+as if it had looked itself when the other did.
 """
 
 from __future__ import annotations
@@ -10,19 +13,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from gateway.core.links import Rewriter
 from gateway.core.model import Fields, RequestHead, Target
 from gateway.pipeline.ports import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from gateway.pipeline.ports import Upstream, UpstreamResponse
+    from gateway.pipeline.ports import Noticeboard, Upstream, UpstreamResponse
 
+_KIND: Final = "origin"
 _LIMIT: Final = 1024 * 1024
 _RETRY: Final = 5.0
+_TOLD: Final = msgspec.json.Decoder(tuple[str, ...])
 
 
 class Origins:
@@ -35,6 +43,8 @@ class Origins:
         fields: what to send with `GET /`, Host included.
         interval: seconds between two looks.
         patience: seconds to wait for an answer.
+        board: where processes tell each other what they learnt.
+        controllers: what tells these controllers from others there.
     """
 
     def __init__(
@@ -46,6 +56,8 @@ class Origins:
         fields: Fields,
         interval: float = 60.0,
         patience: float = 5.0,
+        board: Noticeboard | None = None,
+        controllers: Sequence[str] = (),
     ) -> None:
         self._public_url = public_url
         self._configured = tuple(configured)
@@ -53,6 +65,10 @@ class Origins:
         self._head: Final = RequestHead("GET", Target("/"), fields)
         self._interval: Final = interval
         self._patience: Final = patience
+        self._board: Final = board
+        self._subject: Final = json.dumps([controllers, fields.get("Host")]).encode()
+        self._learnt_at = 0.0
+        self._lead = 0.0
         self._task: asyncio.Task[None] | None = None
         self._learning: asyncio.Task[None] | None = None
         self.known: tuple[str, ...] = ()
@@ -117,12 +133,43 @@ class Origins:
         await asyncio.shield(self._learning)
 
     async def _ask(self) -> None:
+        board = self._board
+        if board is None:
+            await self._ask_controller()
+            return
+        after = self._learnt_at if self.fault is None else 0.0
+        found = await board.find(_KIND, self._subject, after=after, max_age=self._interval)
+        if found is not None and self._told(found.content):
+            self._learnt_at, self._lead = found.learnt_at, found.age
+            return
+        try:
+            await self._ask_controller()
+        finally:
+            board.release(_KIND, self._subject)
+
+    def _told(self, content: bytes) -> bool:
+        """Whether another process's notice was of use."""
+        try:
+            origins = _TOLD.decode(content)
+            if not origins:
+                return False
+            self._adopt(self._configured or origins)
+        except (msgspec.DecodeError, UnicodeDecodeError, UpstreamError):
+            return False
+        return True
+
+    async def _ask_controller(self) -> None:
+        begun_at = time.time()
         try:
             async with asyncio.timeout(self._patience):
                 response = await self._upstream.send(self._head, None)
                 body = await _read(response)
             found = advertised(response.head.status, body)
             self._adopt(self._configured or found)
+            self._learnt_at, self._lead = begun_at, 0.0
+            if self._board is not None:
+                content = msgspec.json.encode(found)
+                self._board.offer(_KIND, self._subject, content, learnt_at=begun_at, max_age=self._interval)
         except TimeoutError:
             fault = UpstreamError("timeout", f"GET / was not answered within {self._patience:g} s")
             self.fault = f"the controller's root could not be read: {fault.detail}"
@@ -143,7 +190,7 @@ class Origins:
     async def _keep_current(self, *, at_once: bool = False) -> None:
         while True:
             if not at_once:
-                await asyncio.sleep(self._interval if self.fault is None else _RETRY)
+                await asyncio.sleep(_RETRY if self.fault is not None else max(0.0, self._interval - self._lead))
             at_once = False
             with contextlib.suppress(UpstreamError):
                 await self.learn()

@@ -136,5 +136,5 @@ def test_the_state_is_observable() -> None:
         1,
         1,
     )
-    assert seen["gateway_key_fetches_total"]() == {"ok": 0, "failed": 0}
+    assert seen["gateway_key_fetches_total"]() == {"ok": 0, "failed": 0, "shared": 0}
     assert seen["gateway_keys_age_seconds"]() == 0

@@ -1,9 +1,9 @@
 """`python soak/run.py --seconds N`: a gateway process before a sandbox, in a hard time.
 
 Real clients read and write, the world is changed behind the gateway's back, the controller fails in every way it can,
-keys rotate, the UAA is away, settings are reloaded, workers are killed. Then: was every answer one that the controller
-gave that principal, within the allowed staleness; did memory and descriptors stay flat; is each 5xx explained by an
-injected fault? Ends with 1 when not.
+keys rotate, the UAA is away, settings are reloaded, workers are killed. Then: had the gateway a right to each answer
+(`tests/truth.py`); did memory and descriptors stay flat; is each 5xx explained by an injected fault? Ends with 1 when
+not.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ import aiohttp
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
+from changes import JOBS, Changes  # noqa: E402
 from cloudfoundry_client.client import CloudFoundryClient  # noqa: E402
 from place import ADVERTISED, Site, slope  # noqa: E402
-from truth import Got, Pair, Told, Truth  # noqa: E402
 
-from gateway.sandbox.faults import Break, Fault  # noqa: E402
+from gateway.sandbox.faults import Break, Fault, Faults  # noqa: E402
 from gateway.sandbox.people import person  # noqa: E402
 from tests.shared.servers import Server, server  # noqa: E402
+from tests.truth import Got, Pair, Told, Truth  # noqa: E402
 
 WHO = ("admin", "global_auditor", "space_developer", "space_auditor", "org_manager", "no_roles")
 TTL = 5.0  # of the built-in lists
-SLACK = 0.25  # what one process knows later than another
+LAG = 0.15  # the most that an answer is held back once it is made
+SLACK = 1.0  # of a page's age: from the controller's look to its answer's arrival, on a machine that is busy
 STALE_IF_ERROR = 60.0
 GRACE = 4.0  # after a fault: retries, the breaker's pause, the next health check
 CLIENTS = 6
+LISTS = ("/v3/processes", "/v3/apps", "/v3/spaces", "/v3/organizations")
 FAULTS: dict[str, dict[str, object]] = {
     "answers 500": {"status": 500},
     "answers 503": {"status": 503},
@@ -51,6 +54,24 @@ FAULTS: dict[str, dict[str, object]] = {
     "lies about its length": {"broken": Break.WRONG_LENGTH, "length_error": 7},
     "lies the other way": {"broken": Break.WRONG_LENGTH, "length_error": -7},
 }
+
+
+class Lagging(Faults):
+    """Faults, and beside them: what the gateway asks for is often made a while before it is sent.
+
+    So a fetch from before a write is still under way after it.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self.still = False
+
+    def take(self, method: str, target: str) -> Fault | None:
+        fault = super().take(method, target)
+        if fault is not None or self.still or method != "GET" or self._chance.random() < 0.5:
+            return fault
+        return Fault(lag=self._chance.random() * LAG)
 
 
 class Soak:
@@ -67,7 +88,9 @@ class Soak:
         self.site, self.http, self.store = site, http, store
         self.random = random.Random(seed)
         self.truth = Truth()
-        self.changes = 0
+        self.number = 0
+        self.lagging = Lagging(random.Random(seed + 1))
+        site.controller.faults = self.lagging
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
@@ -75,11 +98,14 @@ class Soak:
         self.excused_until = 0.0
         self.tags: dict[str, bytes] = {}
         self.ends = self.lying = False
-        self.app = next(app for app in site.controller.world.apps.values() if app.space.name == "dev")
-        self.created: list[str] = []
+        app = next(app for app in site.controller.world.apps.values() if app.space.name == "dev")
+        self.changes = Changes(site.controller.world, app, self.random)
+        self.jobs: list[str] = []
         self.targets = [
             *("/v3/processes", "/v3/processes?per_page=2&page=2", "/v3/processes?types=web", "/v3/apps?per_page=100"),
-            *("/v3/spaces", f"/v3/apps/{self.app.guid}/processes", f"/v3/processes/{self.app.guid}"),
+            *("/v3/processes?order_by=-updated_at&per_page=3", "/v3/processes?label_selector=odd%3Dyes"),
+            *("/v3/apps?include=space.organization", "/v3/apps?order_by=name&per_page=4", "/v3/spaces"),
+            *("/v3/organizations", f"/v3/apps/{app.guid}/processes", f"/v3/processes/{app.guid}"),
         ]
 
     def token(self, who: str) -> dict[str, str]:
@@ -108,8 +134,7 @@ class Soak:
             await asyncio.sleep(chance.random() * 0.04)
 
     async def ask(self, who: str, target: str, headers: dict[str, str]) -> None:
-        pair, asked = (who, target), time.monotonic()
-        floor = self.truth.floors.get(pair, 0)
+        pair, asked, delivered = (who, target), time.monotonic(), self.truth.delivered
         try:
             async with self.http.get(f"{self.site.url}{target}", headers=headers) as response:
                 body = await response.read()
@@ -134,8 +159,8 @@ class Soak:
         stale = "stale-if-error" in note
         self.counts["stale"] += stale
         cached = not target.startswith("/v3/processes/")
-        allowed = (STALE_IF_ERROR + TTL if stale else TTL if cached else 0.0) + SLACK
-        self.truth.got(Got(pair, told, asked, came, allowed, floor, note))
+        allowed = ((STALE_IF_ERROR if stale else 0.0) + TTL + LAG + SLACK) if cached else 0.0
+        self.truth.got(Got(pair, told, asked, came, allowed, delivered, note))
 
     @property
     def public(self) -> bytes:
@@ -176,71 +201,67 @@ class Soak:
 
     # -- changes
 
-    async def told(self) -> dict[Pair, Told]:
-        """What the controller itself says, to everybody."""
-        pairs = [(who, target) for who in WHO for target in self.targets]
-        tokens = {who: self.token(who) for who in WHO}
-
-        async def one(pair: Pair) -> Told:
-            async with self.http.get(f"{self.site.direct}{pair[1]}", headers=tokens[pair[0]]) as response:
-                return response.status, await response.read()
-
-        return dict(zip(pairs, await asyncio.gather(*map(one, pairs)), strict=True))
+    async def directly(self, who: str, target: str) -> Told:
+        async with self.http.get(f"{self.site.direct}{target}", headers=self.token(who)) as response:
+            return response.status, await response.read()
 
     async def observe(self, began: float, *, through: bool) -> None:
-        """See what is right now."""
-        answers = await self.told()
-        self.truth.changed(self.changes, answers, began=began, seen=time.monotonic(), through=through)
+        """See what is true right now: ask the controller itself, for everybody."""
+        pairs: list[Pair] = [(who, target) for who in WHO for target in self.targets]
+        self.lagging.still = True
+        answers = dict(zip(pairs, await asyncio.gather(*(self.directly(*pair) for pair in pairs)), strict=True))
+        whole = [(await self.directly("admin", f"{path}?per_page=5000"))[1] for path in LISTS]
+        self.lagging.still = False
+        self.truth.changed(self.number, answers, whole, began=began, seen=time.monotonic(), through=through)
         self.truth.judge()
 
     async def change(self) -> None:
         """Change something, through the gateway or past it."""
-        self.changes += 1
+        self.number += 1
         began, through = time.monotonic(), self.random.random() < 0.6
-        method, path, body = self.something()
-        if method == "jobs":
+        method, path, body = change = self.changes.next(self.number)
+        if change == JOBS:
             self.site.controller.complete_jobs()
-            through = False
+            through = through and await self.poll(began)
         else:
-            status = await self.write(self.site.url if through else self.site.direct, method, path, body, began)
-            through = through and status in {200, 201, 204}
-            self.counts["writes through the gateway" if through else "writes past it"] += 1
+            through = 200 <= await self.write(method, path, body, began, through=through) < 300 and through
+        if through:
+            self.truth.delivered = self.number
+        self.counts["changes through the gateway" if through else "changes past it"] += 1
         await self.observe(began, through=through)
 
-    async def write(self, base: str, method: str, path: str, body: object, began: float) -> int:
+    async def poll(self, began: float) -> bool:
+        """Ask the gateway for every job, as those do who began them; whether it told that all are over."""
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            status, _, answer = await self.request(self.site.url, "GET", job, None, began)
+            if status != 200 or json.loads(answer)["state"] != "COMPLETE":
+                return False
+        self.counts["jobs polled"] += len(jobs)
+        return True
+
+    async def write(self, method: str, path: str, body: object, began: float, *, through: bool) -> int:
         """Write; returns the status, 0 when there was no answer."""
+        base = self.site.url if through else self.site.direct
+        status, location, answer = await self.request(base, method, path, body, began)
+        if status == 201 and path == "/v3/apps":
+            self.changes.created.append(json.loads(answer)["guid"])
+        if status == 202 and location is not None:
+            self.jobs.append(location[location.index("/v3/jobs/") :])
+        return status
+
+    async def request(
+        self, base: str, method: str, path: str, body: object, began: float
+    ) -> tuple[int, str | None, bytes]:
         try:
             async with self.http.request(method, f"{base}{path}", headers=self.token("admin"), json=body) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.failed(f"{method} {path}: {type(error).__name__}: {error}", began)
-            return 0
+            return 0, None, b""
         if response.status >= 500:
             self.failed(f"{method} {path}: {response.status}", began)
-        if response.status == 201 and path == "/v3/apps":
-            self.created.append(json.loads(answer)["guid"])
-        return response.status
-
-    def something(self) -> tuple[str, str, object]:
-        world, guid, count = self.site.controller.world, self.app.guid, self.changes
-        space = {"data": {"guid": self.app.space.guid}}
-        roles = list(world.roles_of(person("space_auditor").user_guid))
-        user = {"data": {"guid": person("space_auditor").user_guid}}
-        role = {"type": "space_developer", "relationships": {"space": space, "user": user}}
-        choices: list[tuple[str, str, object]] = [
-            ("POST", f"/v3/processes/{guid}/actions/scale", {"instances": count % 9}),
-            ("PATCH", f"/v3/processes/{guid}", {"metadata": {"labels": {"n": str(count)}}}),
-            ("POST", f"/v3/apps/{guid}/actions/{'stop' if self.app.state == 'STARTED' else 'start'}", None),
-            ("POST", "/v3/roles", role),
-            ("jobs", "", None),
-        ]
-        if roles:
-            choices.append(("DELETE", f"/v3/roles/{roles[-1].guid}", None))
-        if len(self.created) < 3:
-            choices.append(("POST", "/v3/apps", {"name": f"new-{count}", "relationships": {"space": space}}))
-        else:
-            choices.append(("DELETE", f"/v3/apps/{self.created.pop(0)}", None))
-        return self.random.choice(choices)
+        return response.status, response.headers.get("Location"), answer
 
     # -- troubles
 
@@ -296,7 +317,7 @@ class Soak:
             while time.monotonic() < ends:
                 await self.change()
                 self.site.sample()
-                await asyncio.sleep(self.random.uniform(0.2, 1.0))
+                await asyncio.sleep(self.random.uniform(0.05, 0.4))
                 if time.monotonic() > next_trouble:
                     await self.trouble()
                     next_trouble = time.monotonic() + self.random.uniform(2, 6)
@@ -324,7 +345,7 @@ def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     descriptors = slope([[(at, float(count)) for at, _, count in one] for one in warm])
     limit = max(1.0, 600 / max(seconds, 1))  # MiB a minute; short runs measure the warming up
     checks = {
-        "wrong bytes": not soak.truth.wrong,
+        "wrong answers": not soak.truth.wrong,
         "unexplained failures": not soak.unexplained,
         "memory": memory < limit,
         "descriptors": descriptors < max(2.0, 60 / max(seconds, 1) * 20),
@@ -335,7 +356,7 @@ def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     print(
         f"  requests {sum(soak.statuses.values())} by status {dict(sorted(soak.statuses.items()))}, {dict(soak.counts)}"
     )
-    print(f"  changes {soak.changes}; troubles {sum(soak.injected.values())}: {dict(soak.injected)}")
+    print(f"  changes {soak.number}; troubles {sum(soak.injected.values())}: {dict(soak.injected)}")
     truth = soak.truth
     print(f"  answers judged {truth.judged}, wrong {len(truth.wrong)}; the most out of date by {truth.oldest:.2f} s")
     print(f"  failures not explained by a fault: {len(soak.unexplained)}")

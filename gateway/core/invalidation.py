@@ -97,7 +97,8 @@ PATCH            /v3/apps/:guid/features/:name                               +ap
 # The droplet brings its process types and sidecars.
 PATCH            /v3/apps/:guid/relationships/current_droplet                +app droplets
 POST             /v3/apps/:guid/sidecars                                     +app
-POST             /v3/apps/:guid/tasks                                        tasks
+# A task takes the next of its app's numbers, which is a change of the app.
+POST             /v3/apps/:guid/tasks                                        tasks apps:
 
 PATCH            /v3/revisions/:guid                                         revisions
 PATCH,DELETE     /v3/sidecars/:guid                                          +app
@@ -197,6 +198,13 @@ POST             /v3/admin/actions/clear_buildpack_cache                     -
 *                /*                                                          -
 """
 
+# By its `operation`, the write that a job does the work of: for jobs whose beginning was not seen. What is not here
+# drops everything.
+_WORK_OF: Final = {
+    "app.delete": ("DELETE", "/v3/apps/guid"),
+    "service_broker.catalog.synchronize": ("PATCH", "/v3/service_brokers/guid"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Drops:
@@ -276,6 +284,16 @@ def dropped_by(method: str, path: str) -> frozenset[str]:
         return frozenset()
     found = _WRITES.match(method, path)
     return frozenset({EVERYTHING}) if found is None else found.tags(path)
+
+
+def dropped_by_job(operation: str) -> frozenset[str]:
+    """The tags that the end of a job drops of which no more is known than what it does.
+
+    Args:
+        operation: as the job names it; whatever is not known drops everything.
+    """
+    work = _WORK_OF.get(operation)
+    return frozenset({EVERYTHING}) if work is None else dropped_by(*work)
 
 
 def tags_of_page(route: Route, _path: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Reply, Stale, Verdict
 from gateway.pipeline.failures import denial_for, stale_for
 from gateway.pipeline.fills import Fills
+from gateway.pipeline.jobs import is_job
 from gateway.pipeline.origin_fetch import OriginFetch
 from gateway.pipeline.ports import ContentError, KeysUnavailableError, UpstreamError
 from gateway.pipeline.relayed import Relayed
@@ -112,6 +113,7 @@ class Pipeline:
             max_rewrite_bytes=max_rewrite_bytes,
             max_entry_bytes=max_entry_bytes,
             max_filling_bytes=max_filling_bytes,
+            write=None if links is None else self.writes.send,
         )
 
     def reconfigure(self, policy: Policy, outgoing: Outgoing) -> None:
@@ -228,8 +230,7 @@ class Pipeline:
             return await self._forward(exchange, None)
         exchange.fwd_status = fill.page.status
         exchange.detail = fill.why_not
-        page = fill.page
-        return Reply(page.status, self._described(exchange, page.fields), page.body, page.reason)
+        return Reply(fill.page.status, self._described(exchange, fill.page.fields), fill.page.body, fill.page.reason)
 
     async def _fetch_page(self, exchange: Exchange) -> tuple[Fill, bool]:
         """Fetch the page of the exchange's key, or join who is fetching it already.
@@ -268,6 +269,7 @@ class Pipeline:
         fields = response_fields(response.head, route, rewriter, self._outgoing.via)
         body = await collect(response, self._max_rewrite_bytes)
         arrived = self._clock()
+        self.writes.passed(exchange.head.target.path, response.head.status, body)
         if is_json(fields):
             if response.head.status == 200:
                 await insist_on_json(body)
@@ -380,11 +382,11 @@ class Pipeline:
             content = await collect(response, self._max_rewrite_bytes)
             self.writes.accepted(exchange, content)
             return Reply(head.status, fields.without("content-length"), content, head.reason)
-        if not rewriting:
+        if not rewriting and not is_job(exchange.head.target.path):
             return Reply(head.status, fields, await Relayed.begin(response), head.reason)
         body = await collect(response, self._max_rewrite_bytes)
         self.writes.passed(exchange.head.target.path, head.status, body)
-        return Reply(head.status, fields, await rewrite(body, rewriter), head.reason)
+        return Reply(head.status, fields, await rewrite(body, rewriter) if rewriting else body, head.reason)
 
     # -- shared by both
 

@@ -1,7 +1,10 @@
 """Jobs that a 202 named: what their end will change, so that pages are dropped again then (controller.md §1, §4).
 
 A job is noticed when its answer passes the gateway on its way to whoever polls it; `watch.py` asks by itself as well.
-Bounded: the oldest is forgotten, and then the ttl of the pages is the limit of their age.
+Whoever is told through a gateway that a job is over must see what it did, whichever process of the gateway tells it and
+wherever the job was begun: the end of a v3 job that is not remembered drops what its operation changes. Not so in v2,
+which calls every job finished that it does not know. Once for each job, so that asking again costs nobody their pages.
+Bounded: the oldest is forgotten.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
+
+from gateway.core.invalidation import dropped_by_job
 
 _PREFIX: Final = "/v3/jobs/"
 _NAMES_V2: Final = "/v2/jobs/"
@@ -31,6 +36,7 @@ class _Metadata(msgspec.Struct, gc=False):
 
 class _Job(msgspec.Struct, gc=False):
     state: str = ""
+    operation: str = ""
     entity: _Entity = msgspec.field(default_factory=_Entity)
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -42,8 +48,8 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def job_path(location: str | None) -> str | None:
     """The path of the v3 job that a 202's Location names, whatever host it names; None when it names none."""
-    guid = _guid(urlsplit(location or "").path)
-    return f"{_PREFIX}{guid}" if guid is not None and _PLAIN.fullmatch(guid) else None
+    name = _name(urlsplit(location or "").path) or ""
+    return name if name.startswith(_PREFIX) and _PLAIN.fullmatch(name.removeprefix(_PREFIX)) else None
 
 
 def job_path_v2(body: bytes) -> str | None:
@@ -65,56 +71,78 @@ def is_over(body: bytes) -> bool:
     Args:
         body: the content of a 200 answer; never raises, whatever it is.
     """
+    return _over(body) is not None
+
+
+def is_job(path: str) -> bool:
+    """Whether this is where a job is asked for."""
+    return path.startswith((_PREFIX, _NAMES_V2))
+
+
+def _over(body: bytes) -> _Job | None:
+    """The job that this describes, if it is over."""
     try:
         job = _JOB.decode(body)
     except _UNREADABLE:
-        return False
-    return job.state in _OVER or job.entity.status in _OVER
+        return None
+    return job if job.state in _OVER or job.entity.status in _OVER else None
 
 
 class PendingJobs:
     """Jobs under way and the tags their end drops.
 
     Args:
-        capacity: the most jobs remembered.
+        capacity: the most jobs remembered, and the most that are known to be over.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._capacity: Final = capacity
         self._tags: Final[OrderedDict[str, frozenset[str]]] = OrderedDict()
+        self._ended: Final[OrderedDict[str, None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tags)
 
     def remember(self, location: str | None, tags: frozenset[str]) -> None:
-        """Note the job that a 202's Location names.
+        """Note the job that a 202's Location, or the content of a v2 answer, names.
 
         Args:
             location: the field's value, absolute or relative; ignored unless it names a job.
             tags: what the end of the job drops.
         """
-        guid = _guid(urlsplit(location or "").path)
-        if guid is None or not tags:
+        name = _name(urlsplit(location or "").path)
+        if name is None or not tags:
             return
-        self._tags[guid] = tags
+        self._tags[name] = tags
         while len(self._tags) > self._capacity:
             self._tags.popitem(last=False)
 
     def ended(self, path: str, status: int, body: bytes) -> frozenset[str]:
-        """The tags to drop because this answer says that a remembered job is over; empty otherwise.
+        """The tags to drop because this answer says, for the first time, that a job is over; empty otherwise.
 
         Args:
             path: path of the request that was answered.
             status: status of the answer.
             body: its content.
         """
-        guid = _guid(path)
-        if guid is None or guid not in self._tags or status != 200 or not is_over(body):
+        name = _name(path)
+        job = _over(body) if name is not None and status == 200 else None
+        if name is None or job is None:
             return frozenset()
-        return self._tags.pop(guid)
+        known = self._tags.pop(name, None)
+        if known is None and (name in self._ended or not name.startswith(_PREFIX) or job.state not in _OVER):
+            return frozenset()
+        self._ended[name] = None
+        while len(self._ended) > self._capacity:
+            self._ended.popitem(last=False)
+        return dropped_by_job(job.operation) if known is None else known
 
 
-def _guid(path: str) -> str | None:
-    index = path.find(_PREFIX)
-    rest = path[index + len(_PREFIX) :] if index >= 0 else ""
-    return rest if rest and "/" not in rest else None
+def _name(path: str) -> str | None:
+    """What a job is called: the end of its path, from the version on."""
+    for prefix in (_PREFIX, _NAMES_V2):
+        index = path.find(prefix)
+        guid = path[index + len(prefix) :] if index >= 0 else ""
+        if guid and "/" not in guid:
+            return prefix + guid
+    return None

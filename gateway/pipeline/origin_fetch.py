@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.conditional import Precondition, evaluate
 from gateway.core.freshness import ERROR_STATUSES
-from gateway.core.invalidation import dropped_by
 from gateway.core.reuse import Action, Forwarded, Reuse, may_reuse
 from gateway.core.unsafe_methods import SAFE_METHODS
 from gateway.core.variants import selecting, selects
@@ -31,16 +30,19 @@ from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.resource import tags_of_uri
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+    from typing import TypeAlias
 
     from gateway.core.caching import StoredResponse
     from gateway.core.keys import CacheKey
-    from gateway.core.model import Fields
+    from gateway.core.model import Fields, RequestHead
     from gateway.pipeline.filling import Reader
     from gateway.pipeline.outcomes import Outcome
     from gateway.pipeline.outgoing import Outgoing
     from gateway.pipeline.ports import Links, PageStore, Upstream, UpstreamResponse
     from gateway.pipeline.resource import Variant
+
+    Write: TypeAlias = Callable[[Exchange, RequestHead, AsyncIterator[bytes] | None], Awaitable[UpstreamResponse]]
 
 # How long a waiter waits for the head of another's fetch, in seconds. Not shorter than what the origin itself is given,
 # or a slow answer would be asked for by everybody.
@@ -66,6 +68,8 @@ class OriginFetch:
         max_entry_bytes: the most that is kept for one target.
         max_filling_bytes: the most that all answers under way may hold.
         wait: seconds a waiter waits for the head of another's fetch.
+        write: sends what may change something, where it is the Cloud Foundry API that is behind: drops what such a
+            write drops, sees it through when its client has gone, and watches the job it began.
     """
 
     def __init__(
@@ -81,12 +85,13 @@ class OriginFetch:
         max_entry_bytes: int,
         max_filling_bytes: int,
         wait: float = WAIT,
+        write: Write | None = None,
     ) -> None:
         self._pages: Final = store
         self._stored: Final = OriginStore(store, max_entry_bytes, outgoing.host or "")
         self._cache_name: Final = cache_name
         self._upstream: Final = upstream
-        self._cloud_foundry: Final = links is not None
+        self._write: Final = write
         self._clock: Final = clock
         self._wait: Final = wait
         self._asker: Final = Asker(
@@ -322,10 +327,14 @@ class OriginFetch:
         """Send a request as it is, relay what comes back, and drop what a write made obsolete."""
         head, started = exchange.head, self._clock()
         writes = head.method not in SAFE_METHODS
-        own = frozenset(tags_of_uri(head.target.path)) | self._also_drops(exchange)
+        own = frozenset(tags_of_uri(head.target.path))
         rewriter = await self._asker.rewriter()
+        request = self._asker.request(exchange)
         try:
-            response = await self._upstream.send(self._asker.request(exchange), body)
+            if writes and self._write is not None:
+                response = await self._write(exchange, request, body)
+            else:
+                response = await self._upstream.send(request, body)
         except UpstreamError as error:
             if writes and error.sent:
                 self._pages.invalidate(own)
@@ -347,15 +356,8 @@ class OriginFetch:
 
     def _written(self, exchange: Exchange, status: int, fields: Fields) -> None:
         dropped = self._stored.written(exchange.head, status, fields, self._origins(exchange))
-        if not 400 <= status < 500:
-            dropped |= self._also_drops(exchange)
         if dropped:
             self._pages.invalidate(dropped)
-
-    def _also_drops(self, exchange: Exchange) -> frozenset[str]:
-        """What a write means in the Cloud Foundry API, where that is what stands behind."""
-        head = exchange.head
-        return dropped_by(head.method, head.target.path) if self._cloud_foundry else frozenset()
 
     def _origins(self, exchange: Exchange) -> tuple[str, ...]:
         """The origins under which this server is known: as this client calls it, as all should, as the origin does."""

@@ -121,13 +121,15 @@ class Writes:
 
     @staticmethod
     def names_job(exchange: Exchange, status: int) -> bool:
-        """Whether the content of an answer is to be shown to `accepted`: v2 names its jobs there."""
-        return status == 202 and exchange.head.method not in SAFE_METHODS and exchange.head.target.path[:4] == "/v2/"
+        """Whether the content of an answer is to be shown to `accepted`: v2 names its jobs there, uploads with 201."""
+        path, method = exchange.head.target.path, exchange.head.method
+        return status in {201, 202} and method not in SAFE_METHODS and path[:4] == "/v2/"
 
     def accepted(self, exchange: Exchange, body: bytes) -> None:
-        """Watch the job that the content of a v2 202 describes, if it does."""
+        """Watch the job that the content of a v2 answer describes, if it does."""
         path = job_path_v2(body)
         if path is not None:
+            self._pending.remember(path, _drops(exchange.head))
             self._watch(exchange, path, _drops(exchange.head))
 
     async def drain(self) -> None:

@@ -212,6 +212,8 @@ class Controller:
             return send_raw(request, raw)
         exchange = _Exchange(request, target, caller, facts, now)
         reply = _over_limit(target, caller) if verdict is not None and verdict.refused else await self._answer(exchange)
+        if fault is not None and fault.lag:
+            await asyncio.sleep(fault.lag)
         if isinstance(reply, web.StreamResponse):
             return reply
         reply.status = fault.status if fault is not None and fault.status is not None else reply.status

@@ -38,6 +38,7 @@ class Fault:
     Attributes:
         matching: Part of `METHOD target` of the requests concerned; empty for all.
         latency: Seconds to wait before answering.
+        lag: Seconds to hold the answer back once it is made: what it says may not be true any more when it is sent.
         status: Status to answer instead of the real answer.
         broken: How to break the connection, or None.
         after: Body bytes sent before a break amid the body.
@@ -47,6 +48,7 @@ class Fault:
 
     matching: str = ""
     latency: float = 0.0
+    lag: float = 0.0
     status: int | None = None
     broken: Break | None = None
     after: int = 0

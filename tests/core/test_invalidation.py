@@ -83,6 +83,7 @@ def test_writes_that_change_the_processes(write, page):
         ("POST /v3/service_credential_bindings", "/v3/apps/g/env"),
         ("POST /v3/service_brokers", "/v3/service_plans"),
         ("POST /v3/apps/g/tasks", "/v3/tasks"),
+        ("POST /v3/apps/g/tasks", "/v3/apps"),
         ("POST /v3/processes/g/actions/scale", "/v3/spaces/g/usage_summary"),
         ("POST /v3/processes/g/actions/scale", "/v3/audit_events"),
         ("PUT /v2/routes/g/apps/a", "/v3/routes"),

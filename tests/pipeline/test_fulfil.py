@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -33,6 +34,8 @@ TABLE = CLOUD_FOUNDRY.with_overrides(
     [
         RouteOverride(LIST, frozenset({"GET"}), cache=RULE),
         RouteOverride("/open/own", access=Access.PUBLIC, cache=CacheRule(CacheMode.POLICY, TTL)),
+        RouteOverride("/v3/sidecars/:guid", cache=CacheRule(CacheMode.ORIGIN, share=Share.PRINCIPAL)),
+        RouteOverride("/v3/domains/:guid", cache=CacheRule(CacheMode.ORIGIN, share=Share.PRINCIPAL)),
     ]
 )
 JSON = ("Content-Type", "application/json; charset=utf-8")
@@ -691,6 +694,70 @@ async def test_the_end_of_a_job_drops_again(location: str, state: str) -> None:
         world.calls[-1].answers(f'{{"state":"{now}"}}'.encode())
         await poll.reply()
         assert await world.is_cached() is cached
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["rewriting", "links as they are"])
+@pytest.mark.parametrize("where", ["asked for", "stored as a page"])
+async def test_the_end_of_a_job_that_was_begun_elsewhere_drops(links: bool, where: str) -> None:
+    world = World(links=links)
+    if where == "stored as a page":
+        policy = world.pipeline.policy
+        table = policy.routes.with_overrides([RouteOverride("/v3/jobs/:guid", frozenset({"GET"}), cache=RULE)])
+        world.pipeline.reconfigure(replace(policy, routes=table), world.pipeline._outgoing)
+    await world.fetched()
+    poll = world.ask("/v3/jobs/of-another-process")
+    await settle()
+    world.calls[-1].answers(b'{"operation":"app.delete","state":"COMPLETE"}')
+    assert await poll.body() == b'{"operation":"app.delete","state":"COMPLETE"}'
+    assert not await world.is_cached()
+
+
+@pytest.mark.parametrize("status", [201, 202], ids=["an upload", "a deletion"])
+async def test_the_end_of_a_v2_job_drops_again(status: int) -> None:
+    world = World()
+    write = world.ask("/v2/apps/g/bits", method="PUT")
+    await settle()
+    job = b'{"metadata":{"guid":"j","url":"/v2/jobs/j"},"entity":{"guid":"j","status":"%s"}}'
+    world.calls[-1].answers(job % b"queued", status=status)
+    assert await write.body() == job % b"queued"
+    await world.fetched(b'{"page":"before the job"}')
+    for now, cached in ((b"running", True), (b"finished", False)):
+        poll = world.ask("/v2/jobs/j")
+        await settle()
+        world.calls[-1].answers(job % now)
+        assert await poll.body() == job % now
+        assert await world.is_cached() is cached
+    await world.pipeline.drain()
+
+
+async def test_a_write_of_a_row_of_mode_origin_has_its_job_watched_too() -> None:
+    world = World()
+    deletion = world.ask("/v3/domains/g", method="DELETE")
+    await settle()
+    world.calls[-1].answers(b"", ("Location", f"{ORIGIN}/v3/jobs/j-1"), status=202)
+    await content(await deletion.reply())
+    assert len(world.pipeline.writes.jobs) == 1
+    await world.fetched(b'{"page":"before the job"}')
+    poll = world.ask("/v3/jobs/j-1")
+    await settle()
+    world.calls[-1].answers(b'{"state":"COMPLETE"}')
+    await poll.reply()
+    assert not await world.is_cached()
+    await world.pipeline.drain()
+
+
+async def test_a_write_of_a_row_of_mode_origin_is_seen_through_when_its_client_leaves() -> None:
+    """What is fetched between its leaving and the write's end is dropped at the end."""
+    world = World()
+    write = world.ask("/v3/sidecars/g", method="PATCH")
+    await settle()
+    call = world.calls[-1]
+    write.task.cancel()
+    await settle()
+    await world.fetched(b'{"page":"before the write"}')
+    call.answers(b"{}")
+    await world.pipeline.drain()
+    assert not await world.is_cached()
 
 
 # -- every interleaving

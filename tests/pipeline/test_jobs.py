@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.invalidation import EVERYTHING, dropped_by
 from gateway.pipeline.jobs import PendingJobs
 
 TAGS = frozenset({"apps", "processes"})
@@ -25,6 +26,8 @@ def pending(location: str | None = NAMED, tags: frozenset[str] = TAGS) -> Pendin
         ("https://api.example.org/v3/apps/j-1", 0),
         ("https://api.example.org/v3/jobs/", 0),
         ("https://api.example.org/v3/jobs/j-1/more", 0),
+        ("/v2/jobs/j-1", 1),
+        ("/v2/jobs/", 0),
     ],
 )
 def test_which_locations_name_a_job(location: str | None, remembered: int) -> None:
@@ -43,7 +46,7 @@ def test_a_job_that_will_change_nothing_is_not_remembered() -> None:
         ("/v3/jobs/j-1", 200, "PROCESSING", False),
         ("/v3/jobs/j-1", 200, "POLLING", False),
         ("/v3/jobs/j-1", 401, "COMPLETE", False),
-        ("/v3/jobs/j-2", 200, "COMPLETE", False),
+        ("/v2/jobs/j-1", 200, "COMPLETE", False),
         ("/v3/apps/j-1", 200, "COMPLETE", False),
     ],
 )
@@ -65,5 +68,48 @@ def test_the_oldest_gives_way() -> None:
     for guid in ("a", "b", "c"):
         jobs.remember(f"/v3/jobs/{guid}", TAGS)
     assert len(jobs) == 2
-    assert not jobs.ended("/v3/jobs/a", 200, b'{"state":"COMPLETE"}')
     assert jobs.ended("/v3/jobs/c", 200, b'{"state":"COMPLETE"}') == TAGS
+    assert jobs.ended("/v3/jobs/a", 200, b'{"state":"COMPLETE"}') == {EVERYTHING}, "it is not known any more"
+
+
+@pytest.mark.parametrize(
+    ("operation", "dropped"),
+    [
+        ("app.delete", dropped_by("DELETE", "/v3/apps/g")),
+        ("space.delete", {EVERYTHING}),
+        ("role.delete", {EVERYTHING}),
+        ("space.apply_manifest", {EVERYTHING}),
+        ("unheard.of", {EVERYTHING}),
+        ("", {EVERYTHING}),
+    ],
+)
+@pytest.mark.parametrize("state", ["COMPLETE", "FAILED"])
+def test_the_end_of_a_job_that_was_begun_elsewhere_drops_by_what_it_does(
+    operation: str, dropped: frozenset[str], state: str
+) -> None:
+    """Begun through another process, or past the gateway; told once, or asking would cost everybody their pages."""
+    jobs, body = PendingJobs(), f'{{"state":"{state}","operation":"{operation}"}}'.encode()
+    assert jobs.ended("/v3/jobs/other", 200, body.replace(state.encode(), b"PROCESSING")) == frozenset()
+    assert jobs.ended("/v3/jobs/other", 200, body) == dropped
+    assert jobs.ended("/v3/jobs/other", 200, body) == frozenset()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"state":1}', b'{"entity":{"status":"finished"}}', b"\xff"])
+def test_what_is_no_v3_job_ends_none(body: bytes) -> None:
+    assert PendingJobs().ended("/v3/jobs/other", 200, body) == frozenset()
+
+
+def test_v2_calls_jobs_finished_that_it_does_not_know() -> None:
+    jobs, finished = PendingJobs(), b'{"entity":{"guid":"0","status":"finished"}}'
+    assert jobs.ended("/v2/jobs/any", 200, finished) == frozenset()
+    jobs.remember("/v2/jobs/j-1", TAGS)
+    assert jobs.ended("/v2/jobs/j-1", 200, finished) == TAGS
+    assert jobs.ended("/v2/jobs/j-1", 200, finished) == frozenset()
+
+
+def test_so_many_ends_are_remembered() -> None:
+    jobs = PendingJobs(capacity=2)
+    for guid in ("a", "b", "c"):
+        assert jobs.ended(f"/v3/jobs/{guid}", 200, b'{"state":"COMPLETE"}')
+    assert not jobs.ended("/v3/jobs/c", 200, b'{"state":"COMPLETE"}')
+    assert jobs.ended("/v3/jobs/a", 200, b'{"state":"COMPLETE"}')

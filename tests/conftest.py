@@ -185,6 +185,14 @@ async def stub() -> AsyncIterator[Stub]:
     await server.wait_closed()
 
 
+@pytest.fixture(params=["plain", "session"])
+def exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By which exchange requests without content go to the controller: the plain one where it may, or the session."""
+    if request.param == "session":
+        monkeypatch.setattr("gateway.upstream.client.plain", lambda _: None)
+    return request.param
+
+
 StartGateway = Callable[..., Awaitable[Gateway]]
 
 

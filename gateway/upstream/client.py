@@ -8,17 +8,17 @@ again is decided in `balancer.py`.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.model import Fields, RequestHead, ResponseHead
 from gateway.pipeline.ports import ContentError, UpstreamError
+from gateway.upstream.bare import Answer, Wire, plain
 from gateway.upstream.connections import Connector, HeadTooLargeError, LostError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK: Final = 256 * 1024
 _BODILESS: Final = frozenset({204, 304})
+_LENGTH: Final = b"content-length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Response:
     """A response whose head has arrived.
 
     Args:
-        response: the client library's.
+        response: of the plain exchange, or the client library's.
         limit: bytes its content may have, None for any number.
 
     Attributes:
@@ -82,7 +83,7 @@ class Response:
 
     __slots__ = ("_limit", "_response", "fault", "head")
 
-    def __init__(self, response: aiohttp.ClientResponse, limit: int | None = None) -> None:
+    def __init__(self, response: Answer | aiohttp.ClientResponse, limit: int | None = None) -> None:
         self._response = response
         self._limit = limit
         self.fault: UpstreamError | None = None
@@ -119,12 +120,13 @@ class Response:
 
     async def release(self) -> None:
         """Give the connection back, or close it when a body was not read or sent to its end."""
-        content = self._response.content
-        if content.at_eof() and content.exception() is None:
-            await self._response.release()
+        response = self._response
+        if response.content.at_eof() and response.content.exception() is None:
+            response.release()
         else:
-            self._response.close()
-        await self._response.wait_for_close()  # until nobody reads the client's content any more
+            response.close()
+        if isinstance(response, aiohttp.ClientResponse):
+            await response.wait_for_close()  # until nobody reads the client's content any more
 
 
 class _Upload:
@@ -193,28 +195,31 @@ class Client:
         self._tls: Final = tls
         self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._wire: Wire | None = None
 
     async def start(self) -> None:
         """Open the pool."""
         largest = self._sizes.head
-        self._connector = Connector(self._connections, asyncio.get_running_loop(), largest)
+        sizes = ("max_line_size", "max_field_size", "max_headers")
+        reading: dict[str, Any] = {"read_bufsize": _CHUNK, **dict.fromkeys(sizes, largest)}
+        timeouts = aiohttp.ClientTimeout(
+            total=self._timeouts.total or None,
+            connect=self._timeouts.connect,
+            sock_read=max(self._timeouts.idle, self._timeouts.head),
+        )
+        self._connector = connector = Connector(self._connections, asyncio.get_running_loop(), largest)
         self._session = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=self._timeouts.total or None,
-                connect=self._timeouts.connect,
-                sock_read=max(self._timeouts.idle, self._timeouts.head),
-            ),
+            timeout=timeouts,
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=_AUTOMATIC,
-            read_bufsize=_CHUNK,
-            max_line_size=largest,
-            max_field_size=largest,
-            max_headers=largest,
+            **reading,
         )
         self._session._retry_connection = False  # noqa: SLF001 - aiohttp would send PUT and DELETE twice by itself
+        if not self._timeouts.total:
+            self._wire = Wire(connector, URL(self._base), self._server_name, timeouts, reading)
 
     async def stop(self) -> None:
         """Close the pool and every connection in it."""
@@ -243,14 +248,27 @@ class Client:
         """
         if self._session is None:
             raise UpstreamError("unreachable", "the client is not started", sent=False)
-        upload: _Upload | None = None
         until = asyncio.get_running_loop().time() + self._timeouts.connect + self._timeouts.head
         if body is None and deadline is not None:
             until = min(until, deadline)
+        written = None if body is not None or self._wire is None else plain(head)
         try:
-            async with _mapped(), asyncio.timeout_at(until) as timeout:
+            if written is None or self._wire is None:
+                return self._measured(head.method, await self._request(self._session, head, body, until))
+            ssl = None if self._tls is None else self._tls.context
+            return self._measured(head.method, await self._wire.send(head.method, written, ssl=ssl, until=until))
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            raise _mapped(error) from error
+
+    async def _request(
+        self, session: aiohttp.ClientSession, head: RequestHead, body: AsyncIterator[bytes] | None, until: float
+    ) -> aiohttp.ClientResponse:
+        """Send any request by the session."""
+        upload: _Upload | None = None
+        try:
+            async with asyncio.timeout_at(until) as timeout:
                 upload = None if body is None else _Upload(body, timeout, self._timeouts.head)
-                response = await self._session.request(
+                response = await session.request(
                     head.method,
                     URL(f"{self._base}{head.target}", encoded=True),
                     headers=CIMultiDict(head.fields.pairs),
@@ -259,45 +277,41 @@ class Client:
                     server_hostname=self._server_name,
                     ssl=True if self._tls is None else self._tls.context,
                 )
-        except UpstreamError:
+        except (aiohttp.ClientError, OSError, ValueError):
             if upload is not None and upload.fault is not None:
                 raise upload.fault from None
             raise
         if upload is not None:
             upload.answered = True
-        return self._measured(head.method, response)
+        return response
 
-    def _measured(self, method: str, response: aiohttp.ClientResponse) -> Response:
+    def _measured(self, method: str, response: Answer | aiohttp.ClientResponse) -> Response:
         """The response, unless it says itself that it is too large."""
         limit, largest = self._sizes.body, self._sizes.head
         if sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > largest:
             response.close()
             raise UpstreamError("head-too-large", f"the response head has more than {largest} bytes")
         if limit is not None and method != "HEAD" and response.status not in _BODILESS:
-            length = response.content_length
-            if length is not None and length > limit:
+            length = max((int(value) for name, value in response.raw_headers if name.lower() == _LENGTH), default=0)
+            if length > limit:
                 response.close()
                 raise UpstreamError("body-too-large", f"the response body has {length} bytes, more than {limit}")
         return Response(response, limit)
 
 
-@asynccontextmanager
-async def _mapped() -> AsyncIterator[None]:
-    """Turn the client library's failures into UpstreamError."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise UpstreamError("timeout", "no connection in time", sent=False) from error
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamError("unreachable", f"connection failed: {error.os_error}", sent=False) from error
-    except TimeoutError as error:
-        raise UpstreamError("timeout", "no response head in time") from error
-    except LostError as error:
-        raise LostRequestError from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        if _is_too_large(error):
-            raise UpstreamError("head-too-large", "the response head is too large") from error
-        raise UpstreamError("broken", f"no usable response head: {type(error).__name__}") from error
+def _mapped(error: Exception) -> UpstreamError:
+    """The client library's failure as ours."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return UpstreamError("timeout", "no connection in time", sent=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return UpstreamError("unreachable", f"connection failed: {error.os_error}", sent=False)
+    if isinstance(error, TimeoutError):
+        return UpstreamError("timeout", "no response head in time")
+    if isinstance(error, LostError):
+        return LostRequestError()
+    if _is_too_large(error):
+        return UpstreamError("head-too-large", "the response head is too large")
+    return UpstreamError("broken", f"no usable response head: {type(error).__name__}")
 
 
 def _is_too_large(error: BaseException | None) -> bool:

@@ -124,14 +124,16 @@ class Connector(aiohttp.TCPConnector):
     ) -> Connection:
         """A connection, kept or new.
 
-        A request that must not be sent twice gets no kept one that the controller has closed already.
+        A request that must not be sent twice gets no kept one that the controller has closed already. One by which
+        something came that nobody had asked for is used for no request: it would pass for the answer.
         """
         while True:
             connection = await super().connect(req, traces, timeout)
             kept = connection.protocol
             if not isinstance(kept, _Connection) or not kept.requests:
                 return connection
-            if kept.opened_at >= self._trusted_from and (req.method in IDEMPOTENT or not kept.readable()):
+            trusted = kept.opened_at >= self._trusted_from and not kept.should_close
+            if trusted and (req.method in IDEMPOTENT or not kept.readable()):
                 return connection
             connection.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ADVERTISED, bearer
 
+pytestmark = pytest.mark.usefixtures("exchange")
 # A row that lets any method and body through without a token, and whose bodies are not looked into.
 OPEN = "/staging/x"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -14,6 +14,8 @@ from gateway.pipeline.ports import ContentError, UpstreamError
 from gateway.upstream.client import Client, LostRequestError, Sizes, Timeouts
 from tests.conftest import listening
 
+pytestmark = pytest.mark.usefixtures("exchange")
+
 
 @pytest.fixture
 async def make_client() -> AsyncIterator:

@@ -16,6 +16,7 @@ from gateway.edge.tls import TlsError
 from gateway.settings import ConfigError, parse
 from tests.conftest import ADVERTISED, SECRET, Connect, Stub, bearer
 
+pytestmark = pytest.mark.usefixtures("exchange")
 AUTHORIZATION = f"Authorization: {bearer()['Authorization']}"
 
 

@@ -11,11 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from gateway import __version__, assembly, sharing
+from gateway import __version__, assembly, derived
 from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
@@ -36,6 +35,7 @@ from gateway.reload import Reloader
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.log import AccessLog, configure
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.structured import structlog
 from gateway.tracing import traces
 from gateway.upstreams import Controllers, gate
 from gateway.workers.relay import RelayedPages, RelayedPipeline
@@ -85,14 +85,14 @@ class Gateway:
         self.doors: Final = Doors(settings, self.log)
         self.client: Final = Controllers(settings)
         self.store: Final = assembly.store(settings)
-        self.sharing: Final = sharing.build(settings, self.store, clock)
+        self.sharing: Final = assembly.sharing(settings, self.store, clock)
         self.identity: Final = assembly.identity(settings, self.sharing)
         self.pages, announce = self._pages()
         self.inspector: Final = Inspector(self.store, clock, announce)
         self.compressor: Final = assembly.compressor(settings, self.store)
         self.origins: Final = assembly.origins(settings, self.client, self.sharing)
         self.probe: Final = self.client.probe
-        self.routes = assembly.route_table(settings)
+        self.routes = derived.route_table(settings)
         self.limits = assembly.rate_limits(settings, self.sharing)
         self.gate: Final = gate(settings, self.client)
         self.budget: Final = Budget(self.gate or self.client, clock)
@@ -150,7 +150,7 @@ class Gateway:
             self.decisions,
             clock=self._clock,
             strict_api=settings.route_table == "cloud_foundry",
-            prefix=assembly.prefix(settings),
+            prefix=derived.prefix(settings),
             limits=assembly.limits(settings),
             wheel=self.wheel,
         )
@@ -166,7 +166,7 @@ class Gateway:
             application(
                 registry,
                 self._checks(),
-                mounted={"/cache": cache_api(self.cache, public_path=assembly.prefix(settings))},
+                mounted={"/cache": cache_api(self.cache, public_path=derived.prefix(settings))},
                 status=Recent(lambda: generate_latest(registry).decode()).status,
                 actions={"reload": self.reloader.answer},
                 decisions=self.decisions.newest,
@@ -189,7 +189,7 @@ class Gateway:
         self.pipeline.reconfigure(self._policy(), self._traced(outgoing))
         if self._server is not None:
             self._server.reconfigure(
-                prefix=assembly.prefix(settings),
+                prefix=derived.prefix(settings),
                 limits=assembly.limits(settings),
             )
         self.doors.adopt(settings)
@@ -213,7 +213,7 @@ class Gateway:
 
     async def cache(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """Carry out an operation of the operator's cache API in this process."""
-        return await perform(self.inspector, assembly.prefix(self.settings), name, asked)
+        return await perform(self.inspector, derived.prefix(self.settings), name, asked)
 
     def _policy(self) -> Policy:
         return Policy(

@@ -8,11 +8,9 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.core.cf_routes import CLOUD_FOUNDRY
 from gateway.core.claims import ClaimPolicy
-from gateway.core.forwarding import TrustedProxies
 from gateway.core.model import Fields
-from gateway.core.routes import RouteTable
+from gateway.derived import rules_of, trusted_proxies, upstream_host
 from gateway.edge.crowd import Capacity
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.receive import Limits
@@ -25,6 +23,7 @@ from gateway.store.memory import MemoryStore
 from gateway.upstream.origins import Origins
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from gateway.limits.shared import SharedCounters
@@ -37,12 +36,6 @@ if TYPE_CHECKING:
 # Descriptors that are not for clients, beside connections to the controller: listeners, keys, the operator, the loop.
 _SPARE: Final = 128
 _FEWEST: Final = 16
-
-
-def route_table(settings: Settings) -> RouteTable:
-    """The table these settings ask for: the built-in rows, and the operator's laid over them."""
-    builtin = CLOUD_FOUNDRY if settings.route_table == "cloud_foundry" else RouteTable(())
-    return builtin.with_overrides(settings.route_rows())
 
 
 def identity(settings: Settings, sharing: Sharing | None = None) -> Identity:
@@ -86,11 +79,6 @@ def deadlines(settings: Settings) -> Deadlines:
     )
 
 
-def prefix(settings: Settings) -> str:
-    """The path of the public URL, "" for none."""
-    return urlsplit(settings.public_url).path.rstrip("/")
-
-
 def capacity(settings: Settings) -> Capacity:
     """How many clients may be connected: as many as is set, and as the process has descriptors for."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -99,11 +87,6 @@ def capacity(settings: Settings) -> Capacity:
     return Capacity(
         min(listen.max_connections, descriptors), listen.max_connections_per_address, trusted_proxies(settings)
     )
-
-
-def trusted_proxies(settings: Settings) -> TrustedProxies:
-    """The peers whose forwarding fields are believed."""
-    return TrustedProxies(str(network) for network in settings.trusted_proxies)
 
 
 def rate_limits(settings: Settings, sharing: Sharing | None = None) -> tuple[Admission, KeptCounters] | None:
@@ -127,17 +110,28 @@ def rate_limits(settings: Settings, sharing: Sharing | None = None) -> tuple[Adm
     return Admission(policies, counters, trusted=trusted_proxies(settings), failures=failures), counters
 
 
-def upstream_host(settings: Settings) -> str:
-    """The `Host` that the controller is asked with."""
-    return settings.upstream.host_header or urlsplit(settings.upstream.origins[0]).netloc
-
-
 def store(settings: Settings) -> MemoryStore:
     """Where pages are kept."""
     cache = settings.cache
     return MemoryStore(
         max_bytes=cache.max_bytes, max_entry_bytes=cache.max_entry_bytes, max_domain_share=cache.max_domain_share
     )
+
+
+def sharing(settings: Settings, local: MemoryStore, clock: Callable[[], float]) -> Sharing | None:
+    """What this process shares with others; None when it is alone, and then nothing of it is imported.
+
+    Args:
+        settings: valid settings.
+        local: the pages of this process.
+        clock: epoch seconds.
+    """
+    given = settings.shared_store
+    if given is None:
+        return None
+    from gateway.sharing import Sharing
+
+    return Sharing(given, local, rules_of(settings), clock)
 
 
 def compressor(settings: Settings, pages: MemoryStore) -> Compressor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.app import Gateway
-from gateway.assembly import route_table
+from gateway.derived import route_table
 from gateway.lint import doubts
 
 if TYPE_CHECKING:

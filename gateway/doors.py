@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Final
 
-from gateway import assembly
+from gateway import derived
 from gateway.edge.listeners import Before, Listener, ProxyProtocol, Refused
 from gateway.edge.sockets import open_tcp, open_unix
 from gateway.edge.tls import Certificates, Files, TlsError
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
-    import structlog
     from aiohttp import web
 
     from gateway.settings import Settings
     from gateway.settings.listen import Tls
+    from gateway.telemetry.structured import structlog
 
 
 def open_sockets(settings: Settings) -> list[socket.socket]:
@@ -61,7 +61,7 @@ class Doors:
     def __init__(self, settings: Settings, log: structlog.typing.FilteringBoundLogger) -> None:
         self._settings: Final = settings
         self._log: Final = log
-        self._trusted = assembly.trusted_proxies(settings)
+        self._trusted = derived.trusted_proxies(settings)
         given = {"listen": settings.listen.tls, "admin": settings.admin.tls}
         self.certificates: Final = {
             name: Certificates(_files(tls), self._told(name)) for name, tls in given.items() if tls is not None
@@ -160,7 +160,7 @@ class Doors:
 
     def adopt(self, settings: Settings) -> None:
         """Believe other peers, and take certificates that have changed."""
-        self._trusted = assembly.trusted_proxies(settings)
+        self._trusted = derived.trusted_proxies(settings)
         for one in self.certificates.values():
             one.refresh()
 

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.assembly import identity, rate_limits, route_table
+from gateway.assembly import identity, rate_limits
 from gateway.core import target as targets
 from gateway.core.errors import ERRORS, Denial
 from gateway.core.model import Fields, RequestHead
 from gateway.core.rate_policy import Mode, Who
 from gateway.core.routes import CacheMode
+from gateway.derived import route_table
 from gateway.pipeline.decide import FetchKeys, Policy, decide
 from gateway.pipeline.exchange import Exchange
 from gateway.store.memory import MemoryStore

@@ -6,7 +6,6 @@ its rule, so that an operator's CI can tell them apart. Those of `LEAKS` also st
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -14,11 +13,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.assembly import route_table
 from gateway.core.cf_routes import CLOUD_FOUNDRY, READ_SCOPES, WRITE_SCOPES
 from gateway.core.rate_policy import EXEMPT, Mode, Who
 from gateway.core.routes import Access, CacheMode, Share
 from gateway.core.templates import STANDARD_METHODS, shape
+from gateway.derived import route_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +188,8 @@ def _scopes(settings: Settings, table: RouteTable) -> Iterator[Doubt]:
         for scope in scopes:
             if scope in KNOWN_SCOPES:
                 continue
+            import difflib  # only for who has made a mistake
+
             near = difflib.get_close_matches(scope, KNOWN_SCOPES, 1, 0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
             level = Level.WARNING if near or scope.startswith("cloud_controller") else Level.NOTE

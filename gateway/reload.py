@@ -8,19 +8,17 @@ and buckets stay.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import assembly
+from gateway import assembly, derived
 from gateway.core.invalidation import EVERYTHING
+from gateway.derived import rules_of
 from gateway.edge.tls import TlsError
 from gateway.identity.keys import KeyLoadError
-from gateway.limits.memory import MemoryCounters
-from gateway.limits.shared import SharedCounters
 from gateway.lint import refused
 from gateway.settings import ConfigError
-from gateway.settings.changes import changed, in_force, reloadable
-from gateway.sharing import rules_of
+from gateway.settings.changes import Reloaded, changed, in_force, reloadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,23 +26,6 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
     from gateway.core.routes import RouteTable
     from gateway.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """What became of a reload.
-
-    Attributes:
-        reloaded: whether the new settings are in force, apart from what needs a restart.
-        changed: keys that differ and are in force now.
-        needs_restart: keys that differ and are not.
-        faults: why the old settings stay.
-    """
-
-    reloaded: bool
-    changed: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
 
 
 class ReloadError(Exception):
@@ -127,7 +108,7 @@ class Reloader:
         differing = changed(old, new)
         settings = in_force(old, new)
         routes, limits, outgoing = (
-            assembly.route_table(settings),
+            derived.route_table(settings),
             assembly.rate_limits(settings, gateway.sharing),
             assembly.outgoing(settings),
         )
@@ -145,11 +126,7 @@ class Reloader:
             self._behind(gateway.identity.adopt(identity))
         if limits is not None and gateway.limits is not None:
             limits[0].succeed(gateway.limits[0])
-            match limits[1], gateway.limits[1]:
-                case MemoryCounters() as counters, MemoryCounters() as before:
-                    counters.succeed(before)
-                case SharedCounters() as sharing, SharedCounters() as shared:
-                    sharing.succeed(shared)
+            limits[1].succeed(gateway.limits[1])
         links = (old.public_url, old.upstream.advertised_urls) != (
             settings.public_url,
             settings.upstream.advertised_urls,

@@ -1,17 +1,13 @@
 """What several gateway processes have in common, built from the settings: link, pages, the counters' way, notices.
 
-Without `shared_store` in the settings there is nothing of it, and a process is alone.
+Without `shared_store` in the settings there is nothing of it, a process is alone, and this module is not imported, nor
+the client of the store with it (`assembly.sharing`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
-from gateway import __version__
 from gateway.limits.reporter import Reporter
 from gateway.limits.shared import SharedCounters
 from gateway.shared.board import Board
@@ -20,12 +16,12 @@ from gateway.shared.options import Options, Tls
 from gateway.shared.seal import Sealer
 from gateway.store.invalidations import Invalidations
 from gateway.store.shared import SharedPages
+from gateway.telemetry.structured import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.core.rate_policy import RatePolicy
-    from gateway.settings import Settings
     from gateway.settings.shared_store import SharedStore
     from gateway.shared.options import Fault
     from gateway.store.memory import MemoryStore
@@ -103,27 +99,6 @@ class Sharing:
             self._log.info("shared store in use", url=self._url)
         else:
             self._log.warning("shared store away: each process for itself", url=self._url, reason=fault.value)
-
-
-def build(settings: Settings, local: MemoryStore, clock: Callable[[], float]) -> Sharing | None:
-    """What these settings share; None for nothing."""
-    given = settings.shared_store
-    return None if given is None else Sharing(given, local, rules_of(settings), clock)
-
-
-def rules_of(settings: Settings) -> bytes:
-    """A digest of everything by which pages are made: where their links lead, who shares them, for how long."""
-    upstream = settings.upstream
-    parts = (
-        __version__,
-        settings.public_url,
-        settings.route_table,
-        upstream.url or sorted(upstream.urls),
-        upstream.host_header,
-        upstream.advertised_urls,
-        [row.model_dump(mode="json") for row in settings.routes],
-    )
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def options(given: SharedStore) -> Options:

@@ -7,7 +7,7 @@ import random
 import socket
 from typing import TYPE_CHECKING
 
-from gateway import __version__, assembly
+from gateway import __version__, derived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def traces(settings: Settings, following: Recorder, clock: Callable[[], float]) 
         BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_PATIENCE)),
         Resource.create(named),
         sample=settings.tracing.sample,
-        trusted=assembly.trusted_proxies(settings),
+        trusted=derived.trusted_proxies(settings),
         clock=clock,
         chance=random.random,
     )

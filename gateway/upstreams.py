@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.assembly import upstream_host
 from gateway.core.breaker import State
 from gateway.core.concurrency import AdaptiveLimit
 from gateway.core.fair_slots import FairSlots
 from gateway.core.retry import RetryBudget
+from gateway.derived import upstream_host
 from gateway.edge.tls import TlsError
 from gateway.pipeline.gate import Gate
 from gateway.upstream.balancer import Balancer

@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "gateway"
 ADAPTERS = frozenset({"edge", "upstream", "identity", "store", "limits", "telemetry", "admin"})
 ROOTS = frozenset(
     {
-        *("app", "assembly", "observed", "catalogue", "tracing", "cli", "cache_cli"),
+        *("app", "assembly", "observed", "catalogue", "tracing", "cli", "cache_cli", "commands"),
         *("check", "lint", "explain", "demo", "reload", "doors", "upstreams", "workers", "sharing", "__main__"),
+        *("serving", "derived", "lifecycle"),
     }
 )
 
@@ -75,3 +76,18 @@ def test_modules_say_what_they_are_for_and_stay_one_room(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "the law of the module stands at its top"
     assert len(source.splitlines()) <= 400, "two rooms in one"
+
+
+# Imported in these modules alone, so that a process that needs none of it has none of it (`tests/test_imports.py`).
+ONLY_IN = {
+    "structlog": {"telemetry/structured.py"},
+    "typer": {"commands.py", "cache_cli.py"},
+    "valkey": {"shared/clients.py"},
+    "opentelemetry": {"telemetry/traces.py", "tracing.py"},
+}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_that_few_need_have_one_way_in(library: str) -> None:
+    importing = {path for path in modules() if any(name.split(".")[0] == library for name in imports(path))}
+    assert {str(path.relative_to(PACKAGE)) for path in importing} == ONLY_IN[library]

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway import __version__
-from gateway.cli import app
+from gateway.commands import app
 from tests.conftest import SECRET, Stub, token
 
 

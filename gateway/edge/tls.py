@@ -11,8 +11,6 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -120,6 +118,8 @@ def _signature(files: Files) -> tuple[object, ...]:
 
 
 def _built(files: Files) -> tuple[ssl.SSLContext, float]:
+    from cryptography import x509  # several megabytes, and a listener without TLS has no use for them
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[files.minimum_version]
     context.options |= ssl.OP_NO_RENEGOTIATION

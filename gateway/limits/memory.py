@@ -149,13 +149,16 @@ class MemoryCounters:
                 tables[number].enter(key, cell, state, now)
         return decisions
 
-    def succeed(self, other: MemoryCounters) -> None:
+    def succeed(self, other: object) -> None:
         """Go on with the buckets of counters that these replace, where a policy counts whom and what it did.
 
         Args:
-            other: may be in use for requests under way; both then take from the same buckets.
+            other: may be in use for requests under way; both then take from the same buckets. Of another kind they
+                have nothing to go on with.
         """
-        before = {table.name: table for table in other._tables}
+        if not isinstance(other, MemoryCounters):
+            return
+        before = {table.name: table for table in other._tables}  # noqa: SLF001 - of its own class
         for table in self._tables:
             old = before.get(table.name)
             if old is None:

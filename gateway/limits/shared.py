@@ -72,13 +72,16 @@ class SharedCounters:
                 self._reporter.due(bucket, beyond=verdict[1] is not None)
         return [verdict[0] for verdict in verdicts]
 
-    def succeed(self, other: SharedCounters) -> None:
+    def succeed(self, other: object) -> None:
         """Go on with the buckets of counters that these replace, where a policy counts whom and what it did.
 
         Args:
-            other: may be in use for requests under way; both then take from the same buckets.
+            other: may be in use for requests under way; both then take from the same buckets. Of another kind they
+                have nothing to go on with.
         """
-        before = {table.policy.name: table for table in other._tables}
+        if not isinstance(other, SharedCounters):
+            return
+        before = {table.policy.name: table for table in other._tables}  # noqa: SLF001 - of its own class
         for table in self._tables:
             old = before.get(table.policy.name)
             if old is None:

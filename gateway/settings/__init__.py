@@ -3,6 +3,5 @@
 from gateway.settings.errors import ConfigError, Fault
 from gateway.settings.load import load, parse
 from gateway.settings.model import Settings
-from gateway.settings.schema import json_schema
 
-__all__ = ["ConfigError", "Fault", "Settings", "json_schema", "load", "parse"]
+__all__ = ["ConfigError", "Fault", "Settings", "load", "parse"]

@@ -6,6 +6,7 @@ it is not. Knows nothing of how parts are replaced.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.settings.section import Section
@@ -41,6 +42,24 @@ RELOADED: Final = frozenset(
     }
 )
 """Keys, with all below them, that a reload puts in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of a reload.
+
+    Attributes:
+        reloaded: whether the new settings are in force, apart from what needs a restart.
+        changed: keys that differ and are in force now.
+        needs_restart: keys that differ and are not.
+        faults: why the old settings stay.
+    """
+
+    reloaded: bool
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
 
 _Section = TypeVar("_Section", bound=Section)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticUndefined
 
+from gateway.settings.meanings import meanings
 from gateway.settings.model import Settings
 from gateway.settings.shape import Shape
 
@@ -52,7 +53,7 @@ def _section(shape: Shape, path: str) -> Iterator[str]:
     keys = shape.keys()
     for name, kind in keys.items():
         described = section.model_fields[name]
-        meaning = (described.description or "").replace("|", "\\|")
+        meaning = meanings(section).get(name, "").replace("|", "\\|")
         yield f"| `{name}` | {_type(kind)} | {_default(described, kind)} | {meaning} |"
     for name, kind in keys.items():
         below, suffix = (kind.items, "[]") if kind.items is not None else (kind, "")

@@ -5,7 +5,6 @@ The only place where a location in the data meets a line of the file. Nothing es
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -154,6 +153,8 @@ def _unknown(loc: Loc) -> Problem:
     around = _ROOT.at(loc[:-1])
     keys = around.keys() if around else {}
     name = str(loc[-1])
+    import difflib  # only for who has made a mistake
+
     close = difflib.get_close_matches(name, keys, n=1, cutoff=_CLOSE_ENOUGH)
     if any(shape.secret for shape in keys.values()) and not (close and name.isidentifier()):
         return Problem(loc[:-1], f"only the keys {', '.join(keys)}", "another key")

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from gateway.settings.meanings import meanings
 from gateway.settings.model import Settings
 from gateway.settings.scalars import or_reference
 
@@ -19,6 +20,14 @@ class _AsWritten(GenerateJsonSchema):
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
         """A choice of words that has a name."""
         return or_reference(super().enum_schema(schema))
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """A mapping, and what its keys mean."""
+        described = super().model_schema(schema)
+        section: Any = schema["cls"]
+        for name, meaning in meanings(section).items():
+            described["properties"][name]["description"] = meaning
+        return described
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """The schema of a field that has a default."""

@@ -1,5 +1,6 @@
 """The base of every mapping in the settings file: frozen, closed to unknown keys, and consistent within itself."""
 
+import os
 from collections.abc import Iterator
 from typing import Self
 
@@ -8,6 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from gateway.settings.errors import Problem
 
+# Pydantic looks through all that is installed for plugins that would see every value of the file, secrets included.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 
 class Section(BaseModel):
     """A mapping of the settings file."""
@@ -15,7 +19,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,  # pydantic's own message may end in a log; input may be a secret
     )
 

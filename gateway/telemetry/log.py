@@ -11,11 +11,10 @@ import random
 import sys
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from gateway.core.tracing import extract
 from gateway.core.visibility import kind_of
 from gateway.pipeline.exchange import Verdict
+from gateway.telemetry.structured import structlog
 from gateway.telemetry.syslog import SyslogRenderer
 
 if TYPE_CHECKING:

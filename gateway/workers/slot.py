@@ -8,8 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
+from gateway.telemetry.structured import structlog
 from gateway.workers.channel import Channel, GoneError
 
 if TYPE_CHECKING:

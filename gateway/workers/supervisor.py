@@ -14,26 +14,25 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.admin.cache import cache_api
 from gateway.admin.guard import guard
 from gateway.admin.server import application
-from gateway.assembly import prefix
 from gateway.core.invalidation import EVERYTHING
+from gateway.derived import prefix
 from gateway.doors import Doors, forget_sockets, open_sockets
+from gateway.lifecycle import observe_lifecycle
 from gateway.lint import refused
 from gateway.live.recent import Recent
-from gateway.observed import observe_lifecycle
 from gateway.pipeline.operations import merged
-from gateway.reload import Reloaded
 from gateway.settings import ConfigError, parse
-from gateway.settings.changes import in_force
+from gateway.settings.changes import Reloaded, in_force
 from gateway.settings.load import read_file
 from gateway.telemetry.families import Read
 from gateway.telemetry.log import configure
+from gateway.telemetry.structured import structlog
 from gateway.workers.merge import Merged
 from gateway.workers.share import count
 from gateway.workers.slot import Slot, StartError

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.app import Gateway
 from gateway.cache_cli import cache
-from gateway.cli import app
+from gateway.commands import app
 from tests.conftest import Answer, Connect, Stub, Wire, bearer
 
 GUID = "3f0a5d1e-0c9e-4c53-9a34-1f0f0a7a1c11"

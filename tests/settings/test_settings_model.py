@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from gateway.core.cf_routes import CLOUD_FOUNDRY
 from gateway.core.routes import Access, CacheMode, CacheRule, RouteOverride, RouteTable, Share
-from gateway.settings import Settings, json_schema, load, parse
+from gateway.settings import Settings, load, parse
 from gateway.settings.document import document
+from gateway.settings.meanings import meanings
+from gateway.settings.schema import json_schema
 from gateway.settings.shape import Shape, shape_of
 from gateway.settings.source import read
 
@@ -276,7 +278,7 @@ def _keys(shape: Shape, path: str = "") -> list[tuple[str, str, str]]:
     assert shape.section is not None
     found = []
     for name, kind in shape.keys().items():
-        found.append((path, name, shape.section.model_fields[name].description or ""))
+        found.append((path, name, meanings(shape.section).get(name, "")))
         below = kind.items or kind
         if below.section is not None:
             found += _keys(below, f"{path}.{name}{'[]' if kind.items else ''}".removeprefix("."))

@@ -43,7 +43,22 @@ def render(
     """
     if hit and ttl is not None and key is None and detail is None:
         return f"{_name(cache)};hit;ttl={_clamped(ttl)}"  # nearly every answer
-    went = None if hit else fwd
+    write = _remembered if ttl is None and key is None else _written
+    return write(cache, None if hit else fwd, fwd_status, ttl, bool(stored), bool(collapsed), key, detail, hit=hit)
+
+
+def _written(  # noqa: PLR0917 - its arguments are what is remembered
+    cache: str,
+    went: Forward | None,
+    fwd_status: int | None,
+    ttl: int | None,
+    stored: bool,  # noqa: FBT001 - as `render` has them
+    collapsed: bool,  # noqa: FBT001
+    key: str | None,
+    detail: str | None,
+    *,
+    hit: bool,
+) -> str:
     found: dict[str, BareItem | None] = {
         "hit": True if hit else None,
         "fwd": None if went is None else Token(went),
@@ -56,6 +71,9 @@ def render(
     }
     parameters = {name: value for name, value in found.items() if value is not None}
     return serialize_member(Item(_token_or_string(cache), parameters))
+
+
+_remembered: Final = lru_cache(maxsize=256)(_written)  # what no target and no clock has a part in: few different ones
 
 
 def append(existing: Sequence[str], own: str) -> str:

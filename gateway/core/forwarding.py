@@ -72,6 +72,8 @@ _RESTATED: Final = frozenset(
 _OVERRIDES: Final = frozenset(
     {"proxy", "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"}
 )
+_NOT_ASKED: Final = _HOP_BY_HOP | _RESTATED | _OVERRIDES
+_NOT_ANSWERED: Final = _HOP_BY_HOP | {"via"}
 # True of one exchange, not of the page: a cached answer gets its own, or none.
 _MOMENTARY: Final = frozenset(
     {
@@ -170,7 +172,7 @@ def request_fields(  # noqa: D417 - `head` and `trusted` speak for themselves
         version: HTTP version of the received request, for `Via`.
     """
     fields = head.fields
-    gone = _HOP_BY_HOP | _RESTATED | _OVERRIDES | _named_by_connection(fields)
+    gone = _NOT_ASKED if "connection" not in fields else _NOT_ASKED | _named_by_connection(fields)
     if "transfer-encoding" in fields:
         gone |= {"content-length"}  # RFC 9112 §6.3: never both
     if drop_authorization:
@@ -210,7 +212,7 @@ def response_fields(head: ResponseHead, *, via: str, strip_principal: bool, vers
         version: HTTP version of the received response, for `Via`.
     """
     fields = head.fields
-    gone = _HOP_BY_HOP | {"via"} | _named_by_connection(fields)
+    gone = _NOT_ANSWERED if "connection" not in fields else _NOT_ANSWERED | _named_by_connection(fields)
     if "transfer-encoding" in fields:
         gone |= {"content-length"}
     if strip_principal:

@@ -6,8 +6,9 @@ spelling, duplicate keys. Keys are compared as a JSON parser reads them, so `"l\
 
 One way defines the answer: a scan, token by token, which validates the whole of RFC 8259 with a stack of its own, so
 that neither invalid nor deeply nested input can raise. It is too slow for the resources of a big page, so those are
-delimited by msgspec and proven by counting: if the links it decodes from a resource are as many as the text has
-`"href`, then every `"href` in that text is a link, and text replacement over all such resources at once is exact.
+delimited by msgspec and proven by counting (`link_proof.py`): if the links it decodes from a resource are as many as
+the text has `"href`, then every `"href` in that text is a link, and text replacement over all such resources at once is
+exact. A small document is proven so as a whole, before anything of it is scanned.
 
 v2 bodies are left alone: their `next_url`, `prev_url` and `*_url` are relative to the target, and v2 clients append
 them to it as text, so a path prefix in the public URL is theirs already.
@@ -24,7 +25,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import msgspec
+from gateway.core.link_proof import arrays, links_alone, links_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,22 +66,8 @@ _DOCUMENT: Final = _Node(
 )
 
 
-class _Link(msgspec.Struct, gc=False):
-    href: msgspec.Raw
-
-
-class _Resource(msgspec.Struct, gc=False):
-    links: dict[str, _Link] = {}
-
-
-class _Page(msgspec.Struct):
-    resources: list[msgspec.Raw] = []
-    included: dict[str, list[msgspec.Raw]] = {}
-
-
-_ONE_RESOURCE: Final = msgspec.json.Decoder(_Resource)
-_PAGE: Final = msgspec.json.Decoder(_Page)
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# Up to here it pays to look at the document as a whole before its resources are looked at one by one.
+_SMALL: Final = 16 * 1024
 # The letters of "href" are U+0065 to U+0072: only with such an escape can a link's key be spelled otherwise.
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[67]")
 
@@ -147,7 +134,11 @@ class Rewriter:
                 body.decode()
         except UnicodeDecodeError:
             return body
-        scan = _Scan(body, _DOCUMENT, self._href, partial(self._resources, escapes=escapes), _arrays(body))
+        links = None if escapes or len(body) > _SMALL else links_alone(body)
+        if links is not None:
+            changed = self._replace(body, links)
+            return body if changed == body else changed
+        scan = _Scan(body, _DOCUMENT, self._href, partial(self._resources, escapes=escapes), arrays(body))
         changed = scan.run()
         return body if changed == body else changed
 
@@ -190,7 +181,7 @@ class Rewriter:
         run: list[bytes] = []
         links = 0
         for text in texts:
-            found = None if escapes and _ESCAPED_LETTER.search(text) else _links_only(text)
+            found = None if escapes and _ESCAPED_LETTER.search(text) else links_only(text)
             if found is not None:
                 run.append(text)
                 links += found
@@ -330,28 +321,6 @@ class _Scan:
                 raise _NotJsonError
         self._take(_END)
         return None
-
-
-def _arrays(body: bytes) -> list[list[bytes]]:
-    """The resources of a page, array by array, each as its text; nothing when the body is not shaped like a page."""
-    try:
-        page = _PAGE.decode(body)
-    except _UNREADABLE:
-        return []
-    return [list(map(bytes, array)) for array in (page.resources, *page.included.values()) if array]
-
-
-def _links_only(resource: bytes) -> int | None:
-    """The number of links in a resource if every `"href` in its text is one of them; None when that is not proven.
-
-    The decoder never sees more links than there are (a repeated key it counts once, what it does not expect it
-    refuses), and each link is one `"href` in the text, provided that no letter is escaped.
-    """
-    try:
-        links = len(_ONE_RESOURCE.decode(resource).links)
-    except _UNREADABLE:
-        return None
-    return links if resource.count(b'"href') == links else None
 
 
 def _character(unit: str) -> str:

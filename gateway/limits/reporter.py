@@ -1,69 +1,46 @@
 """Reports of units given away, to the store that all processes share, and what it answers.
 
-A script counts on the server's clock, many buckets at once; those of one shard are on one node of a cluster. Reports
-leave every few milliseconds, at once when half of a lease is used up. While the store is away they wait.
+Reports leave every few milliseconds, at once when half of a lease is used up; many buckets of one shard in one, and one
+after the other, so that however many there are after an outage none waits long. While the store is away they wait. A
+shard that nothing is reported to is looked at, so that a process hears of a new epoch whether it has requests or not,
+and can tell what it knows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from gateway.core.visibility import encode
-from gateway.limits.leases import Bucket, answered, report, unanswered
-from gateway.shared.link import Script
+from gateway.limits.counting import COUNT, EACH, HEAD, SETTLE, SHARDS, Shard, fresh_epoch
+from gateway.limits.leases import Answer, Bucket, answered, remembers, report, unanswered
 from gateway.shared.options import SharedStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from gateway.limits.leases import Table
     from gateway.shared.link import Link
     from gateway.shared.seal import Sealer
 
-SHARDS: Final = 8
 PERIOD: Final = 0.02
-_AT_ONCE: Final = 100
+# Seconds without a report after which a shard is looked at.
+LOOK: Final = 0.25
+# Buckets in one report, and reports under way: few, so that none takes long and others' commands get through.
+_AT_ONCE: Final = 50
+_UNDER_WAY: Final = 2
+# Buckets looked through before others have their turn.
+_A_STEP: Final = 2000
 # Buckets that wait to be reported while the store is away; beyond it the oldest are not.
 MOST: Final = 100_000
 
-COUNT: Final = Script("""#!lua flags=allow-oom
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local answers = {ARGV[1]}
-for place, key in ipairs(KEYS) do
-  local at = 4 * place - 2
-  local units, first, second = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local state = redis.call('GET', key)
-  local lasts
-  if ARGV[at] == 'g' then
-    local full_at = state and tonumber(state) or now
-    if full_at < now then full_at = now end
-    full_at = full_at + units * first
-    lasts = full_at - now
-    if units > 0 then
-      redis.call('SET', key, string.format('%.7f', full_at), 'PX', math.ceil(lasts * 1000) + 1)
-    end
-    answers[#answers + 1] = string.format('%.9f', lasts)
-    answers[#answers + 1] = '0'
-  else
-    local start = math.floor((now - second) / first) * first + second
-    local count = 0
-    if state then
-      local began, counted = string.match(state, '^(%S+) (%S+)$')
-      if tonumber(began) == start then count = tonumber(counted) end
-    end
-    count = count + units
-    if units > 0 then
-      lasts = math.ceil((start + first - now) * 1000) + 1
-      redis.call('SET', key, string.format('%.6f %.9f', start, count), 'PX', lasts)
-    end
-    answers[#answers + 1] = string.format('%.9f', now - start)
-    answers[#answers + 1] = string.format('%.9f', count)
-  end
-end
-return answers
-""")
+
+def _steady() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Reporter:
@@ -75,6 +52,7 @@ class Reporter:
         namespace: this gateway's part of the store.
         clock: epoch seconds.
         processes: among how many limits are split while the store is away.
+        steady: seconds of a clock that never goes back.
 
     Attributes:
         reports: reports to the store, by how they ended: "answered", "failed".
@@ -89,16 +67,22 @@ class Reporter:
         *,
         clock: Callable[[], float],
         processes: Callable[[], int],
+        steady: Callable[[], float] = _steady,
     ) -> None:
         self._link: Final = link
         self._sealer: Final = sealer
         self._namespace: Final = namespace
         self._clock: Final = clock
+        self._steady: Final = steady
         self.processes: Final = processes
+        self._tables: Final[WeakSet[Table]] = WeakSet()
+        self._shards: Final = tuple(Shard() for _ in range(SHARDS))
         self._due: dict[int, Bucket] = {}
         self._wake: Final = asyncio.Event()
         self._urgent: Final = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._turns: Final = asyncio.Semaphore(_UNDER_WAY)
+        self._unsettled: Final[dict[int, dict[int, Bucket]]] = {}
         self._sequence = 0
         self.reports: Final = {"answered": 0, "failed": 0}
         self.beyond = 0
@@ -132,13 +116,20 @@ class Reporter:
             await running
         await self._report()
 
+    def keep(self, table: Table) -> None:
+        """Have the store be told of a table's buckets when it has forgotten them."""
+        self._tables.add(table)
+
     async def _run(self) -> None:
         while True:
-            await self._wake.wait()
-            await self._link.up.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await self._urgent.wait()
+                async with asyncio.timeout(LOOK):
+                    await self._wake.wait()
+            await self._link.up.wait()
+            if self._due:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD):
+                        await self._urgent.wait()
             self._wake.clear()
             self._urgent.clear()
             await self._report()
@@ -149,40 +140,91 @@ class Reporter:
         shards: dict[int, list[Bucket]] = {}
         for bucket in due.values():
             bucket.table.split(processes)
-            if not bucket.name:
-                bucket.name = self._name(bucket)
-            shards.setdefault(int(bucket.name[:2], 16) % SHARDS, []).append(bucket)
-        batches = [
-            (shard, buckets[place : place + _AT_ONCE])
-            for shard, buckets in shards.items()
-            for place in range(0, len(buckets), _AT_ONCE)
-        ]
-        await asyncio.gather(*(self._report_to(shard, buckets) for shard, buckets in batches))
+            shards.setdefault(self._shard_of(bucket), []).append(bucket)
+        if any(table.buckets for table in self._tables):
+            before = self._steady() - LOOK
+            for number, shard in enumerate(self._shards):
+                if shard.heard < before:
+                    shards.setdefault(number, [])
+        begun = await asyncio.gather(*(self._report_all(number, buckets) for number, buckets in shards.items()))
+        forgetful = {number for number, new in zip(shards, begun, strict=True) if new}
+        if forgetful:
+            await self._tell_all(forgetful)
 
-    async def _report_to(self, shard: int, buckets: list[Bucket]) -> None:
+    async def _report_all(self, number: int, buckets: list[Bucket]) -> bool:
+        """Report buckets of one shard; returns whether it has begun a new epoch."""
+        begun = False
+        for place in range(0, max(1, len(buckets)), _AT_ONCE):
+            async with self._turns:
+                begun |= await self._report_to(number, buckets[place : place + _AT_ONCE])
+        return begun
+
+    async def _report_to(self, number: int, buckets: list[Bucket]) -> bool:
         self._sequence += 1
-        nonce, now = str(self._sequence), self._clock()
-        keys = [f"{{{self._namespace}:counters:{shard}}}:{bucket.name}" for bucket in buckets]
-        arguments = [part for bucket in buckets for part in report(bucket, now)]
+        shard, prefix = self._shards[number], f"{{{self._namespace}:counters:{number}}}:"
+        nonce, now, sent = str(self._sequence), self._clock(), self._steady()
+        keys = [f"{prefix}epoch", *(f"{prefix}{bucket.name}" for bucket in buckets)]
+        arguments = [part for bucket in buckets for part in report(bucket, now, shard.offset)]
         try:
-            told: list[Any] = await self._link.run(COUNT, keys, nonce, *arguments)
+            told: list[Any] = await self._link.run(COUNT, keys, nonce, shard.expects(sent), fresh_epoch(), *arguments)
         except SharedStoreError:
             told = []
         except BaseException:
             for bucket in buckets:
                 unanswered(bucket)
             raise
-        if len(told) != 2 * len(buckets) + 1 or told[0] != nonce.encode():
-            self.reports["failed"] += 1
+        if len(told) != HEAD + EACH * len(buckets) or told[0] != nonce.encode():
+            if buckets:
+                self.reports["failed"] += 1
             for bucket in buckets:
                 unanswered(bucket)
-                self._due.setdefault(id(bucket), bucket)
-            self._wake.set()
-            return
-        self.reports["answered"] += 1
-        now = self._clock()
+                self._again(bucket)
+            return False
+        return self._hear(number, buckets, told, sent)
+
+    def _hear(self, number: int, buckets: Sequence[Bucket], told: Sequence[Any], sent: float) -> bool:
+        shard = self._shards[number]
+        server, same = float(told[2]), bool(told[4])
+        begun = shard.learn(told[1].decode(), server, sent, self._steady(), same=same)
+        if buckets:
+            self.reports["answered"] += 1
+        settled = float(told[3]) >= SETTLE
+        answer = Answer(self._clock(), server, shard.offset or 0.0, settled=settled)
+        waiting = self._unsettled.setdefault(number, {})
+        if settled and waiting:
+            for bucket in waiting.values():
+                self._again(bucket)  # its lease is filled by the answer to that
+            waiting.clear()
         for place, bucket in enumerate(buckets):
-            answered(bucket, float(told[2 * place + 1]), float(told[2 * place + 2]), now)
+            # A level that was said in another clock's time has not been taken.
+            taken = same or bucket.level is None
+            at = HEAD + EACH * place
+            answered(bucket, float(told[at]), float(told[at + 1]), answer if taken else answer._replace(settled=False))
+            if not taken:
+                self._again(bucket)
+            elif not settled and bucket.held > bucket.pending:
+                waiting[id(bucket)] = bucket
+        return begun
+
+    async def _tell_all(self, numbers: set[int]) -> None:
+        """Report all that is known of these shards: the store may have forgotten it."""
+        steady = self._steady()
+        for table in list(self._tables):
+            buckets = list(table.buckets.values())
+            for place in range(0, len(buckets), _A_STEP):
+                for bucket in buckets[place : place + _A_STEP]:
+                    if remembers(bucket, steady) and self._shard_of(bucket) in numbers:
+                        self._again(bucket)
+                await asyncio.sleep(0)
+
+    def _again(self, bucket: Bucket) -> None:
+        self._due.setdefault(id(bucket), bucket)
+        self._wake.set()
+
+    def _shard_of(self, bucket: Bucket) -> int:
+        if not bucket.name:
+            bucket.name = self._name(bucket)
+        return int(bucket.name[:2], 16) % SHARDS
 
     def _name(self, bucket: Bucket) -> str:
         name = encode(*bucket.table.identity, *bucket.key).encode("utf-8", "surrogatepass")

@@ -32,6 +32,8 @@ class SharedCounters:
     def __init__(self, policies: Sequence[RatePolicy], reporter: Reporter, *, max_buckets: int, lease: float) -> None:
         self._reporter: Final = reporter
         self._tables: Final = tuple(Table(policy, max_buckets, lease, reporter.processes()) for policy in policies)
+        for table in self._tables:
+            reporter.keep(table)
 
     def peek(self, charge: Charge, now: float) -> Decision:
         """What would be decided; nothing is taken."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from gateway.sandbox.controller import Controller
 from gateway.sandbox.uaa import Uaa
 from gateway.sandbox.world import World
+
+if TYPE_CHECKING:
+    import psutil
 
 ROOT = Path(__file__).parents[1]
 ADVERTISED = "https://api.sandbox.example.org"
@@ -50,9 +53,12 @@ class Site:
     Args:
         folder: where settings and log go.
         more: further lines of settings.
+        mutant: how the gateway is broken, by its name in `mutants`.
     """
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", mutant: str | None = None) -> None:
+        broken = {"PYTHONPATH": str(Path(__file__).parent / "mutants"), "SOAK_MUTANT": mutant or ""}
+        self._environment = os.environ | (broken if mutant else {})
         self._file = folder / "gateway.yaml"
         self._log = folder / "gateway.log"
         self._more = more
@@ -70,8 +76,9 @@ class Site:
         self.direct = await self.controller.start()
         self.write_settings()
         with self._log.open("wb") as log:
+            command = (sys.executable, "-m", "gateway", "run", "-c", str(self._file))
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway", "run", "-c", str(self._file), stdout=log, stderr=log, cwd=ROOT
+                *command, stdout=log, stderr=log, cwd=ROOT, env=self._environment
             )
         for _ in range(600):
             try:
@@ -106,10 +113,14 @@ class Site:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that the gateway started, if any."""
+        import psutil
+
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def sample(self) -> None:
         """Note how much memory and how many descriptors each of the gateway's processes has."""
+        import psutil
+
         now = time.monotonic()
         for process in (psutil.Process(self.process.pid), *self.workers()):
             try:

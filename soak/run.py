@@ -305,6 +305,17 @@ class Soak:
                 self.site.write_settings()
         self.injected[name] += 1
 
+    async def watch(self, seconds: float) -> None:
+        """Reads and changes alone, at most so long: until an answer is wrong."""
+        await self.observe(time.monotonic(), through=False)
+        readers = [asyncio.create_task(self.reader(number)) for number in range(CLIENTS)]
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not self.truth.wrong:
+            await self.change()
+            await asyncio.sleep(self.random.uniform(0.0, 0.1))
+        self.ends = True
+        await asyncio.gather(*readers)
+
     async def run(self, seconds: float) -> None:
         """Everything at once for so long."""
         await self.observe(time.monotonic(), through=False)
@@ -379,6 +390,7 @@ async def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--workers", type=int, default=2, help="more than one share a Valkey server")
+    parser.add_argument("--mutant", help="break the gateway in a way that soak/mutants names; ends well when noticed")
     given = parser.parse_args()
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -387,15 +399,18 @@ async def main() -> int:
             store = await stack.enter_async_context(server())
             shared = f"{{url: '{store.url}', hmac_key: {'k' * 32}}}"
             more = f"workers: {given.workers}\nshared_store: {shared}"
-        site = Site(Path(folder), more)
+        site = Site(Path(folder), more, given.mutant)
         await site.start()
         timeout = aiohttp.ClientTimeout(total=20)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
             soak = Soak(site, http, given.seed, store)
             try:
-                await soak.run(given.seconds)
+                await (soak.watch if given.mutant else soak.run)(given.seconds)
             finally:
                 code = await site.stop()
+        if given.mutant:
+            print(*soak.truth.wrong[:3], f"{soak.truth.judged} judged, {soak.number} changes", sep="\n")
+            return 0 if soak.truth.wrong else 1
         well = report(soak, given.seconds, code, given.seed)
         if not well:
             print("\n".join(site.log().splitlines()[-20:]))

@@ -181,10 +181,13 @@ class OutgoingHead(RequestHead):
     Attributes:
         claim: what it takes up there.
         queued: whether it waits for its turn, and so has certainly not been sent.
+        repeated: whether it was sent before, and may have arrived then: what is answered now may be the answer to a
+            second time.
     """
 
     claim: Claim = NOBODY
     queued: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

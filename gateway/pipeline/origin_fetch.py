@@ -28,6 +28,7 @@ from gateway.pipeline.ports import ContentError, OwnError, UpstreamError
 from gateway.pipeline.recent import Recent
 from gateway.pipeline.relayed import Relayed
 from gateway.pipeline.resource import tags_of_uri
+from gateway.pipeline.writing import repeated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
@@ -336,7 +337,7 @@ class OriginFetch:
             else:
                 response = await self._upstream.send(request, body)
         except UpstreamError as error:
-            if writes and error.sent:
+            if writes and (error.sent or repeated(request)):
                 self._pages.invalidate(own)
             raise
         except (asyncio.CancelledError, ContentError):
@@ -349,6 +350,8 @@ class OriginFetch:
         fields = self._asker.fields(exchange, response, rewriter)
         if writes:
             self._written(exchange, response.head.status, fields)
+            if repeated(request):
+                self._pages.invalidate(own)
         content = self._asker.content(exchange, response, fields, rewriter)
         return await self._relay(
             exchange, Alone(response.head.status, fields, response.head.reason, None), response, content

@@ -1,6 +1,7 @@
 """Requests that may change something: what they drop from the store, when, and the jobs they begin.
 
 A write drops its pages when its answer arrives, however it ends but for a refusal (4xx); once more when its job ends.
+A refusal is none where it may be the answer to the second of two: the first may have done what the second cannot.
 A client that goes away does not take its write with it: the controller has it already, so its answer is awaited and
 drops the pages again. Only one that still waits for its turn goes with its client. Knows nothing of how pages are made.
 """
@@ -88,7 +89,7 @@ class Writes:
         try:
             response = await asyncio.shield(sending)
         except UpstreamError as error:
-            if error.sent:
+            if error.sent or repeated(request):
                 self._store.invalidate(drops)
             raise
         except ContentError:
@@ -147,7 +148,7 @@ class Writes:
     ) -> None:
         head = response.head
         drops |= invalidated_by(request.method, head.fields, request.fields.get("host") or "")
-        if not 400 <= head.status < 500:
+        if not 400 <= head.status < 500 or repeated(request):
             self._store.invalidate(drops)
             if self._groups and (named := emitted(drops)):
                 response.head = replace(head, fields=head.fields.plus(("Cache-Group-Invalidation", named)))
@@ -193,6 +194,11 @@ class Writes:
     async def _ask(self, request: RequestHead) -> tuple[int, bytes]:
         response = await self._upstream.send(request, None)
         return response.head.status, await collect(response, _LARGEST_JOB)
+
+
+def repeated(request: RequestHead) -> bool:
+    """Whether a request that was answered, or failed, may have arrived at an earlier attempt."""
+    return isinstance(request, OutgoingHead) and request.repeated
 
 
 def _drops(request: RequestHead) -> frozenset[str]:

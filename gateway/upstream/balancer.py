@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.balance import Standing, choose
+from gateway.core.model import OutgoingHead
 from gateway.core.retry import IDEMPOTENT, Again, Failure, RetryBudget, again
 from gateway.pipeline.ports import UpstreamError
 from gateway.upstream.client import LostRequestError
@@ -104,6 +105,8 @@ class Balancer:
                 endpoint, attempt = other, attempt + 1
             except UpstreamError as error:
                 tried.add(endpoint)
+                if error.sent and isinstance(head, OutgoingHead):
+                    head.repeated = True
                 match again(head.method, _failure(error), begun=body is not None and error.sent):
                     case Again.ANEW if not renewed and endpoint.standing(self._clock()) is not Standing.SHUT:
                         renewed = True

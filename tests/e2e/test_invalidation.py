@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from gateway.sandbox.controller import Controller
+from gateway.sandbox.faults import Break, Fault
 from gateway.sandbox.people import METRICS_COLLECTOR, OPS_AUTOMATION, PEOPLE, person
 from gateway.sandbox.tokens import hmac_checker
 from gateway.sandbox.world import App, Process, Space, World
@@ -252,6 +253,20 @@ async def test_a_deployments_end_and_cancellation(site: Site) -> None:
     deployment = next(iter(site.world.deployments))
     await site.everybody_sees_the_truth()
     await site.write("space_developer", "POST", f"/v3/deployments/{deployment}/actions/cancel")
+    await site.everybody_sees_the_truth()
+
+
+async def test_a_deletion_whose_answer_is_lost_and_that_is_refused_when_it_is_sent_again(site: Site) -> None:
+    """RFC 9110 §9.2.2 lets DELETE be sent again: the controller has done it already and says 404."""
+    site.controller.jobs.delay = 0
+    role = role_of(site, "space_developer", "space_developer")
+    await site.warm()
+    before = await site.truth()
+    site.controller.faults.add(Fault(matching="DELETE", broken=Break.CLOSE_BEFORE_HEAD, times=1))
+    status, _, _ = await site.ask("admin", "DELETE", f"/v3/roles/{role}")
+    assert status == 404
+    assert [one.method for one in site.controller.requests].count("DELETE") == 2
+    assert await site.truth() != before
     await site.everybody_sees_the_truth()
 
 

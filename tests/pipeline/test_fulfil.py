@@ -617,6 +617,24 @@ async def test_a_write_whose_outcome_is_unknown_drops(kind: str, sent: bool) -> 
     assert await world.is_cached() is not sent
 
 
+@pytest.mark.parametrize("target", ["/v3/apps/g", "/v3/domains/g"], ids=["passed on", "of mode origin"])
+@pytest.mark.parametrize("end", [404, 422, "unreachable"])
+async def test_a_refusal_of_what_was_sent_twice_drops(target: str, end: int | str) -> None:
+    """The first may have arrived: it deleted what the second does not find any more."""
+    world = World()
+    await world.fetched()
+    write = world.ask(target, method="DELETE")
+    await settle()
+    call = world.calls[-1]
+    call.head.repeated = True
+    if isinstance(end, int):
+        call.answers(b"{}", status=end)
+    else:
+        call.fails(end, sent=False)
+    assert (await write.reply()).status == (end if isinstance(end, int) else 502)
+    assert not await world.is_cached()
+
+
 async def test_a_write_whose_client_left_drops() -> None:
     world = World()
     await world.fetched()

@@ -11,7 +11,7 @@ from math import log
 from typing import Final
 
 # The first part of a page's life is safe from dice: a page slower to fetch than it lives would be fetched all the time.
-_EARLIEST: Final = 0.5
+EARLIEST: Final = 0.5
 
 
 def refresh_early(*, now: float, stored_at: float, fresh_until: float, fetch_seconds: float, chance: float) -> bool:
@@ -27,6 +27,6 @@ def refresh_early(*, now: float, stored_at: float, fresh_until: float, fetch_sec
         chance: uniform between 0 and 1; 1 never begins one.
     """
     left = fresh_until - now
-    if left <= 0 or fetch_seconds <= 0 or left > _EARLIEST * (fresh_until - stored_at):
+    if left <= 0 or fetch_seconds <= 0 or left > EARLIEST * (fresh_until - stored_at):
         return False
     return chance <= 0 or -fetch_seconds * log(chance) >= left

@@ -54,8 +54,8 @@ def whole(seconds: float) -> int:
     return max(1, ceil(seconds - _ROUNDING))
 
 
-def fields(told: Wording, decision: Decision, states: str, policies: str, now: float) -> tuple[Pair, ...]:
-    """The fields of one answer.
+def lines(told: Wording, decision: Decision, states: str, policies: str, now: float) -> str:
+    """The fields of one answer as lines of a head, each with its line end: they are other ones for every answer.
 
     Args:
         told: the policy of the X-RateLimit-* fields, which know only one: the one that decided.
@@ -66,11 +66,13 @@ def fields(told: Wording, decision: Decision, states: str, policies: str, now: f
     """
     remaining, reset_after, retry_after, _ = decision
     left = int(remaining) - told.reserve
-    pairs = (
-        ("X-RateLimit-Limit", told.limit),
-        ("X-RateLimit-Reset", str(ceil(now + reset_after - _ROUNDING))),
-        ("X-RateLimit-Remaining", str(left) if left > 0 else "0"),
-        ("RateLimit", states),
-        ("RateLimit-Policy", policies),
+    text = (
+        f"X-RateLimit-Limit: {told.limit}\r\nX-RateLimit-Reset: {ceil(now + reset_after - _ROUNDING)}\r\n"
+        f"X-RateLimit-Remaining: {max(0, left)}\r\nRateLimit: {states}\r\nRateLimit-Policy: {policies}\r\n"
     )
-    return (*pairs, ("Retry-After", str(whole(retry_after)))) if retry_after else pairs
+    return f"{text}Retry-After: {whole(retry_after)}\r\n" if retry_after else text
+
+
+def pairs(written: str) -> tuple[Pair, ...]:
+    """What `lines` wrote, one by one."""
+    return tuple((name, value) for name, _, value in (line.partition(": ") for line in written.split("\r\n")[:-1]))

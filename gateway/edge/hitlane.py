@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gateway.edge.rendering import Renderer
+from gateway.edge.rendering import Renderer, written
 from gateway.pipeline.exchange import Exchange, Reply
+from gateway.pipeline.standing import again, stand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +59,11 @@ class HitLane:
         clock: Callable[[], float],
         ids: RequestIds,
     ) -> None:
-        self._judge: Final = pipeline.judge
+        self._pipeline: Final = pipeline
         self._recorder: Final = recorder
         self._clock: Final = clock
         self._heads: QuickHeads | None = None
-        self._render: Final = Renderer().render
+        self._word: Final = Renderer().words
         self._ids: Final = ids
 
     def adopt(self, heads: QuickHeads | None) -> None:
@@ -81,26 +82,38 @@ class HitLane:
             True when it is answered and recorded; False when nothing was done with it; else the exchange that the
             ordinary lane must go on with.
         """
-        read = None if self._heads is None else self._heads.read(data, caller)
-        if read is None:
+        heads = self._heads
+        identity = None if heads is None else heads.read(data, caller)
+        if identity is None:
             return False
         now = self._clock()
-        head, identity, known = read
-        exchange = Exchange(
-            head, request_id=identity or self._ids.fresh(), received_at=now, known=known, token=caller.bearer
-        )
+        request_id = identity.decode("ascii") if identity else self._ids.fresh()
+        known, recorder = caller.known, self._recorder
+        standing = again(known, self._pipeline.policy, caller.address, caller.bearer, now)
+        if standing is not None:
+            exchange = standing.exchange
+            exchange.request_id = request_id
+            recorder.begin()
+            write(written(standing.words, exchange.rate_lines, request_id, standing.content()))
+            recorder.record(exchange, complete=True, seconds=self._clock() - now)
+            exchange.entry = None
+            return True
+        head = caller.head(request_id if identity else "")
+        exchange = Exchange(head, request_id=request_id, received_at=now, known=known, token=caller.bearer)
+        exchange.chosen = known.take_chosen()
         try:
-            outcome = self._judge(exchange)
+            outcome = self._pipeline.judge(exchange)
         except Exception as fault:  # noqa: BLE001 - ours; the ordinary lane answers and logs it as any other
             return Begun(exchange, fault)
         if not isinstance(outcome, Reply) or (isinstance(outcome.body, bytes) and len(outcome.body) > LARGEST_BODY):
             return Begun(exchange, outcome)
-        answer = self._render(outcome, head.method, exchange.rate_fields, exchange.request_id, now)
-        if answer is None:
+        words = self._word(outcome, head.method, now)
+        if words is None:
             return Begun(exchange, outcome)
         exchange.status = outcome.status
-        recorder = self._recorder
+        content = outcome.body if isinstance(outcome.body, bytes) and head.method != "HEAD" else b""
         recorder.begin()
-        write(answer)
+        write(written(words, exchange.rate_lines, request_id, content))
         recorder.record(exchange, complete=True, seconds=self._clock() - now)
+        stand(exchange, self._pipeline.policy, self._word)
         return True

@@ -98,6 +98,15 @@ class Caller:
         self.bearer: str | None = None  # the token in it
         self.known = _NOTHING
 
+    def head(self, identity: str) -> RequestHead:
+        """The head that was read last, with its canonical target.
+
+        Args:
+            identity: the id that the client gave it, "" for none.
+        """
+        method, target = self.asked
+        return RequestHead(method, target, self.block.fields(self.token, identity), self.address, self.scheme)
+
 
 class _Block:
     """The fields of heads that differ in the values of the token and the id alone."""
@@ -167,32 +176,25 @@ class QuickHeads:
         self._learnt = 0
         self._held: Final = Held()
 
-    def read(self, data: bytes, caller: Caller) -> tuple[RequestHead, str, Known] | None:
+    def read(self, data: bytes, caller: Caller) -> bytes | None:
         """Read the head of a bodiless GET or HEAD.
 
         Args:
             data: a segment that begins where a request may begin.
-            caller: whose it is; remembers it.
+            caller: whose it is; remembers what was read.
 
         Returns:
-            The head with its canonical target, the client's own id for it ("" for none), and what is known of such
-            heads; None unless the segment is one whole head, and an ordinary one.
+            The client's own id for it, empty for none; None unless the segment is one whole head, and an ordinary one.
         """
         before, after = caller.before, caller.after
         if caller.heads is self and data.startswith(before) and data.endswith(after):
             # Nearly always the same head as before on this connection, but for its id.
             identity = data[len(before) : -len(after)]
-            if _is_id(identity) and len(data) <= self._longest:
-                return self._head(caller, identity)
+            if 0 < len(identity) <= _LONGEST_ID and not identity.translate(None, _ID) and len(data) <= self._longest:
+                return identity
         return self._read(data, caller)
 
-    def _head(self, caller: Caller, identity: bytes) -> tuple[RequestHead, str, Known]:
-        method, target = caller.asked
-        known = identity.decode("ascii")
-        fields = caller.block.fields(caller.token, known)
-        return RequestHead(method, target, fields, caller.address, caller.scheme), known, caller.known
-
-    def _read(self, data: bytes, caller: Caller) -> tuple[RequestHead, str, Known] | None:
+    def _read(self, data: bytes, caller: Caller) -> bytes | None:
         end = data.find(b"\r\n")
         if end < 0 or len(data) > self._longest or data.find(_END, end) != len(data) - 4:
             return None
@@ -217,7 +219,7 @@ class QuickHeads:
         caller.token, caller.bearer = credentials
         caller.before, caller.after = data[:id_at], data[id_to:]
         caller.heads = self if id_at > end else None
-        return self._head(caller, identity)
+        return identity
 
     def _token(self, value: bytes) -> tuple[str, str | None] | None:
         """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.

@@ -10,6 +10,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from gateway.pipeline.standing import Words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,14 +35,12 @@ class Renderer:
         self._second = -1
         self._date = b""
 
-    def render(self, reply: Reply, method: str, rate: tuple[Pair, ...], request_id: str, now: float) -> bytes | None:
-        """The whole answer to a request over HTTP/1.1 on a connection that goes on.
+    def words(self, reply: Reply, method: str, now: float) -> Words | None:
+        """The head of the answer to a request over HTTP/1.1 on a connection that goes on.
 
         Args:
             reply: what to answer; its body must be bytes or None.
             method: GET or HEAD.
-            rate: the rate-limit fields, which stand behind the reply's own.
-            request_id: for an answer that has none.
             now: epoch seconds.
 
         Returns:
@@ -52,24 +52,21 @@ class Renderer:
         body, bodiless = reply.body, reply.status in _BODILESS
         try:
             text, names = _rendered(reply.fields)
-            more = _rate_lines(rate) if rate else ""
         except ValueError:
             return None
         if isinstance(body, bytes):
             if bodiless or names & _FRAMING:
                 return None
-            length = f"Content-Length: {len(body)}\r\n"
+            length = b"Content-Length: %d\r\n" % len(body)
         elif body is None and (bodiless or method == "HEAD"):
             # The length of what GET would have brought stands among the fields; without one only aiohttp decides.
             if ("content-length" in names) is bodiless or names & _FRAMING - {"content-length"}:
                 return None
-            length = ""
+            length = b""
         else:
             return None
-        identity = "" if "x-vcap-request-id" in names else f"{REQUEST_ID}: {request_id}\r\n"
         date = b"" if "date" in names else self._dated(now)
-        content = body if isinstance(body, bytes) and method != "HEAD" else b""
-        return b"".join((line, text, f"{more}{identity}{length}".encode(), date, b"\r\n", content))
+        return Words(line + text, b"%b%b\r\n" % (length, date), names="x-vcap-request-id" not in names)
 
     def _dated(self, now: float) -> bytes:
         second = int(now)
@@ -101,31 +98,22 @@ def _rendered(fields: Fields) -> tuple[bytes, frozenset[str]]:
 _SPECIAL: Final = _FRAMING | {"date", "x-vcap-request-id"}
 
 
-def _rate_lines(pairs: tuple[Pair, ...]) -> str:
-    """The rate-limit fields of nearly every answer in one go: they are other ones each time.
+def written(words: Words, rate: str, request_id: str, content: bytes) -> bytes:
+    """A whole answer.
 
-    Raises:
-        ValueError: a value cannot stand in a line.
+    Args:
+        words: its head.
+        rate: its rate-limit fields, as lines.
+        request_id: the id to name in it.
+        content: its body, empty for none.
     """
-    if len(pairs) != _RATE_FIELDS:
-        return _text(pairs)
-    (a, av), (b, bv), (c, cv), (d, dv), (e, ev) = pairs
-    text = f"{a}: {av}\r\n{b}: {bv}\r\n{c}: {cv}\r\n{d}: {dv}\r\n{e}: {ev}\r\n"
-    if text.count("\n") != _RATE_FIELDS or text.count("\r") != _RATE_FIELDS:
-        raise ValueError("a line break in a field")
-    return text
-
-
-_RATE_FIELDS: Final = 5
+    more = f"{rate}{REQUEST_ID}: {request_id}\r\n" if words.names else rate
+    return b"".join((words.before, more.encode(), words.after, content))
 
 
 def _lines(pairs: Iterable[Pair]) -> bytes:
-    return _text(pairs).encode()
-
-
-def _text(pairs: Iterable[Pair]) -> str:
     lines = [f"{name}: {value}\r\n" for name, value in pairs]
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines):
         raise ValueError("a line break in a field")
-    return text
+    return text.encode()

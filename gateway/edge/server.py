@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from gateway.core.errors import Denial, Reason, render
 from gateway.core.forwarding import request_id
+from gateway.core.rate_fields import pairs
 from gateway.edge.boundary import Boundary
 from gateway.edge.deadlines import Watched
 from gateway.edge.hitlane import Begun, HitLane
@@ -342,7 +343,7 @@ class Server(web.Server):
     async def _deliver(
         self, request: web.BaseRequest, exchange: Exchange, reply: Reply, upload: Upload | None
     ) -> web.StreamResponse:
-        headers = CIMultiDict((*reply.fields.pairs, *exchange.rate_fields))
+        headers = CIMultiDict((*reply.fields.pairs, *pairs(exchange.rate_lines)))
         if REQUEST_ID not in headers:
             headers[REQUEST_ID] = exchange.request_id
         stream = None if reply.body is None or isinstance(reply.body, bytes) else reply.body

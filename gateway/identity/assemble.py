@@ -121,6 +121,7 @@ class Identity:
         """Whoever verifies calls the parts themselves, without a step between."""
         self.verify = self._verifier.verify
         self.remembered = self._verifier.remembered
+        self.recalled = self._verifier.recalled
         self.start = self.ring.start
         self.stop = self.ring.stop
         self.fetch_for = self.ring.fetch_for
@@ -219,6 +220,9 @@ class OfflineVerifier:
     def remembered(self, token: str, now: float) -> Principal | None:  # noqa: ARG002 - the protocol's signature
         """Nothing is remembered between two commands."""
         return None
+
+    def recalled(self) -> None:
+        """So nothing is recalled."""
 
     async def fetch_for(self, kid: str | None) -> None:
         """There is no network."""

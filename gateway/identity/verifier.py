@@ -130,6 +130,10 @@ class Verifier:
         known = self._young.get(token) or self._old.get(token)
         return known if known is not None and known.expires > now - self._policy.leeway else None
 
+    def recalled(self) -> None:
+        """Count a token that was known from before."""
+        self.memo_hits += 1
+
     def expiring(self, now: float) -> dict[str, int]:
         """How many remembered tokens expire within so many seconds, cumulative; the last has no bound.
 

@@ -13,7 +13,7 @@ from gateway.core import bearer
 from gateway.core.errors import Denial, Reason
 from gateway.core.forwarding import client_address
 from gateway.core.model import Fields, RequestHead, Target
-from gateway.core.rate_fields import Wording, fields, whole
+from gateway.core.rate_fields import Wording, lines, pairs, whole
 from gateway.core.rate_policy import EXEMPT, Key, Mode, Who, network_of, rows_asked
 from gateway.pipeline.exchange import Exchange, Verdict
 
@@ -177,10 +177,40 @@ class Admission:
             return self._network.__wrapped__(head.peer, forwarded)
         return self._network(head.peer, forwarded)
 
+    def again(self, exchange: Exchange, counting: list[Rule], charges: list[Charge], now: float) -> bool:
+        """Take what a hit costs that is like one before, if no policy refuses it; otherwise nothing happens.
+
+        Args:
+            exchange: is told of its limits.
+            counting: what `charges` said of it: the policies,
+            charges: and what they charge.
+            now: epoch seconds.
+        """
+        decisions = self._counters.take(charges, now)
+        for place, rule in enumerate(counting):
+            if decisions[place][2] and rule.enforced:
+                return False  # so nothing was taken
+        self._tell(exchange, counting, decisions, now)
+        return True
+
     def _take(self, exchange: Exchange, counting: list[Rule], charges: list[Charge], now: float) -> None:
         if not counting:
             return
-        decisions = self._counters.take(charges, now)
+        strictest, its = self._tell(exchange, counting, self._counters.take(charges, now), now)
+        if strictest is not None and its[2]:
+            if exchange.principal is None and exchange.token_fault not in _NO_FAULT:
+                raise bearer.invalid_token(exchange.token_fault or "")  # so that command lines refresh it
+            anonymous = exchange.principal is None and strictest.who in _BY_ADDRESS
+            raise Denial(
+                Reason.IP_RATE_LIMITED if anonymous else Reason.RATE_LIMITED,
+                f"policy {strictest.policy.name}: retry after {whole(its[2])} s",
+            )
+
+    @staticmethod
+    def _tell(
+        exchange: Exchange, counting: list[Rule], decisions: Sequence[Decision], now: float
+    ) -> tuple[Rule | None, Decision]:
+        """Count what was decided and write it into the answer; the strictest enforced policy, and its decision."""
         strictest, its = None, decisions[0]
         states = policies = ""
         for place, rule in enumerate(counting):
@@ -200,17 +230,9 @@ class Admission:
                 if _stricter(rule, decision, strictest, its):
                     strictest, its = rule, decision
                 states, policies = f"{states}, {wording.state(decision)}", f"{policies}, {wording.policy}"
-        if strictest is None:
-            return
-        exchange.rate_fields = fields(strictest.wording, its, states, policies, now)
-        if its[2]:
-            if exchange.principal is None and exchange.token_fault not in _NO_FAULT:
-                raise bearer.invalid_token(exchange.token_fault or "")  # so that command lines refresh it
-            anonymous = exchange.principal is None and strictest.who in _BY_ADDRESS
-            raise Denial(
-                Reason.IP_RATE_LIMITED if anonymous else Reason.RATE_LIMITED,
-                f"policy {strictest.policy.name}: retry after {whole(its[2])} s",
-            )
+        if strictest is not None:
+            exchange.rate_lines = lines(strictest.wording, its, states, policies, now)
+        return strictest, its
 
     # -- failed authentications
 
@@ -230,7 +252,7 @@ class Admission:
             raise Denial(
                 Reason.IP_RATE_LIMITED,
                 f"policy {rule.policy.name}: retry after {whole(decision.retry_after)} s",
-                fields(rule.wording, decision, rule.wording.state(decision), rule.wording.policy, now),
+                pairs(lines(rule.wording, decision, rule.wording.state(decision), rule.wording.policy, now)),
             )
 
     def failed(self, exchange: Exchange, now: float) -> None:

@@ -21,7 +21,7 @@ from gateway.pipeline import origin
 from gateway.pipeline.admission import FREE, Admission
 from gateway.pipeline.content import limit_content
 from gateway.pipeline.entry import CLOCK_SKEW, Entry
-from gateway.pipeline.exchange import Bypass, Exchange, Reply, Stale, Verdict
+from gateway.pipeline.exchange import Bypass, Chosen, Exchange, Reply, Stale, Verdict
 from gateway.pipeline.ports import KeyUnknown, PageStore, Rejected, TokenVerifier
 from gateway.pipeline.representation import from_entry
 
@@ -155,8 +155,7 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
     A public row does not fail on a bad token, and a lenient one leaves it to the controller.
     """
     row, admission = exchange.row, policy.admission
-    tokenless = row.access is _PUBLIC and (row.cache.mode is CacheMode.OFF or row.cache.share is Share.PUBLIC)
-    if tokenless and not (admission is not None and admission.identifies(row)):
+    if row.access is _PUBLIC and tokenless(row, policy):
         return None
     try:
         token = exchange.token or bearer.extract(exchange.head.fields.get_all("authorization"))
@@ -180,6 +179,13 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
         return None
     exchange.principal = verdict
     return None
+
+
+def tokenless(row: Route, policy: Policy) -> bool:
+    """Whether nobody asks who makes requests of this row."""
+    if row.access is not _PUBLIC or (row.cache.mode is not CacheMode.OFF and row.cache.share is not Share.PUBLIC):
+        return False
+    return policy.admission is None or not policy.admission.identifies(row)
 
 
 def forgiving(row: Route) -> bool:
@@ -243,7 +249,7 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
             exchange.stale, exchange.refresh = Stale.REVALIDATING, True
         else:
             exchange.stale, exchange.refresh = None, _due_early(exchange, policy, now)
-        if policy.drift is not None and verdict is _HIT and policy.drift.due():
+        if policy.drift is not None and verdict is _HIT and (exchange.chosen is Chosen.DRIFT or policy.drift.due()):
             exchange.refresh = exchange.drift = True
         if policy.budget is not None:
             policy.budget.spare(exchange, now)
@@ -255,6 +261,8 @@ def _due_early(exchange: Exchange, policy: Policy, now: float) -> bool:
     entry = exchange.entry
     if entry is None or exchange.verdict is not _HIT or not exchange.row.cache.early_refresh:
         return False
+    if exchange.chosen is not None:
+        return exchange.chosen is Chosen.EARLY
     return refresh_early(
         now=now,
         stored_at=entry.stored_at,
@@ -276,17 +284,7 @@ def precondition(exchange: Exchange, policy: Policy, now: float) -> Reply | None
         return None
     if exchange.origin is not None and exchange.origin.variant is not None:
         return origin.serve(exchange, exchange.origin.variant, policy.cache_name, now)
-    entry, known = exchange.entry, exchange.known
-    if entry is None:
-        return None
-    if known is None or known.policy is not policy or exchange.verdict is not _HIT:
-        return from_entry(exchange, entry, policy, now)
-    # Two answers from one page to one head differ in whole seconds alone.
-    age, ttl, reply = int(now - entry.stored_at), int(entry.fresh_until - now), known.reply
-    if reply is None or known.entry is not entry or known.age != age or known.ttl != ttl:
-        reply = from_entry(exchange, entry, policy, now)
-        known.served(entry, age, ttl, reply, now)
-    return reply
+    return None if exchange.entry is None else from_entry(exchange, exchange.entry, policy, now)
 
 
 _READS: Final = frozenset({"GET", "HEAD"})

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from gateway.core.errors import Reason
     from gateway.core.keys import CacheKey
-    from gateway.core.model import Fields, Pair, Principal, RequestHead
+    from gateway.core.model import Fields, Principal, RequestHead
     from gateway.core.routes import Route
     from gateway.core.tracing import TraceContext
+    from gateway.pipeline.decision import Decision
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.known import Known
     from gateway.pipeline.origin import Lookup
@@ -62,6 +63,13 @@ class Verdict(Enum):
     __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is Python code on every hit
 
 
+class Chosen(Enum):
+    """What a hit was chosen for by a die that fell before `decide` was asked."""
+
+    EARLY = "early"  # to refresh its page before that is stale
+    DRIFT = "drift"  # to have it compared with what the controller says now
+
+
 class Stale(Enum):
     """Why a page past its time was served; the closed `reason` label of `gateway_cache_stale_served_total`."""
 
@@ -102,21 +110,24 @@ class Exchange:
     __slots__ = (
         "asked",
         "bypass",
+        "chosen",
         "collapsed",
         "denied",
         "detail",
         "drift",
         "entry",
+        "filed",
         "fwd_status",
         "head",
         "key",
         "keys_fetched",
         "known",
+        "like",
         "limited",
         "max_body_bytes",
         "origin",
         "principal",
-        "rate_fields",
+        "rate_lines",
         "received_at",
         "refresh",
         "request_id",
@@ -167,6 +178,7 @@ class Exchange:
         self.verdict = _NONE
         self.bypass: Bypass | None = None
         self.refresh = False
+        self.chosen: Chosen | None = None
         self.drift = False  # the refresh is also to tell whether the page was still what the controller says
         self.stale: Stale | None = None
         self.collapsed = False
@@ -174,7 +186,7 @@ class Exchange:
         self.detail: str | None = None
         self.fwd_status: int | None = None
         self.denied: Reason | None = None
-        self.rate_fields: tuple[Pair, ...] = ()  # for the answer, whatever it will be
+        self.rate_lines = ""  # fields of the answer, whatever it will be (core/rate_fields.py)
         self.limited: tuple[str, ...] = ()  # the rate policies that refused, those in shadow mode included
         self.max_body_bytes: int | None = None  # of the request content, by the settings or by the route
         self.status = 0
@@ -182,6 +194,9 @@ class Exchange:
         self.saved_seconds = 0.0  # what the controller took for another's request that answered this one too
         self.trace: TraceContext | None = None
         self.asked: tuple[str, float] | None = None  # the span of asking the controller, and when that began
+        # Of an exchange that is used again (standing.py): what is said of each, and what a recorder counts it under.
+        self.like: Decision | None = None
+        self.filed: object = None
 
     def stand_in(self, reason: Stale, status: int | None) -> None:
         """Note that a stored page is served in place of a failure (RFC 5861 §4).

@@ -35,8 +35,11 @@ class Held(Protocol):
     entry: Stored
     size: int
     number: int
-    hits: int
     settled: bool
+
+    @property
+    def hits(self) -> int:
+        """How often it was found."""
 
 
 class Inspectable(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from gateway.core.errors import Denial
     from gateway.core.keys import CacheKey
@@ -54,6 +54,9 @@ class TokenVerifier(Protocol):
     def remembered(self, token: str, now: float) -> Principal | None:
         """The principal of a token that was verified before and still counts, at the cost of a look-up."""
 
+    def recalled(self) -> None:
+        """Somebody was let in because of what `remembered` said."""
+
     def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
         """Judge a token with the keys at hand. Never raises, never blocks."""
 
@@ -79,14 +82,33 @@ class Counters(Protocol):
         """Take what all of the charges ask for, or nothing when an enforced one refuses; what each said, in order."""
 
 
+class Place(Protocol):
+    """Where a page is stored.
+
+    Attributes:
+        held: the page; None as soon as it is stored no more, or another one in its stead.
+        hits: how often it was found; whoever serves it from here adds one.
+    """
+
+    held: Stored | None
+    hits: int
+
+
 class PageStore(Protocol):
     """Bounded storage of immutable entries."""
+
+    @property
+    def in_touch(self) -> Callable[[], bool] | None:
+        """Asked before a page is served from its place: whether it may be, as it is. None when it always may."""
 
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key and domain, or None."""
 
     def peek(self, key: CacheKey) -> Stored | None:
         """The same, without counting as a hit."""
+
+    def place(self, key: CacheKey) -> Place | None:
+        """Where that is, for who serves it again and again; None when nothing is stored."""
 
     def put(self, entry: Stored, *, generation: int) -> str | None:
         """Store an entry unless one of its tags was invalidated after `generation`.

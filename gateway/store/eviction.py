@@ -37,6 +37,16 @@ _BIG: Final = 64
 _OF_ONE: Final = "9:principal"
 
 
+class Place:
+    """A `pipeline.ports.Place`: what outlives the page, and does not keep it alive."""
+
+    __slots__ = ("held", "hits")
+
+    def __init__(self, entry: Stored) -> None:
+        self.held: Stored | None = entry
+        self.hits = 0
+
+
 class Node:
     """A stored page and what is known of its use.
 
@@ -44,20 +54,25 @@ class Node:
         entry: the page.
         size: bytes it counts for, taken once.
         number: the order in which pages came; names it to the operator.
-        hits: how often it was found.
+        place: where it is found; empty once it is stored no more.
         marked: the hits that count no more.
         settled: whether it is past probation.
     """
 
-    __slots__ = ("entry", "hits", "marked", "number", "settled", "size")
+    __slots__ = ("entry", "marked", "number", "place", "settled", "size")
 
     def __init__(self, entry: Stored, number: int) -> None:
         self.entry = entry
         self.size = entry.size
         self.number = number
-        self.hits = 0
+        self.place: Final = Place(entry)
         self.marked = 0
         self.settled = False
+
+    @property
+    def hits(self) -> int:
+        """How often it was found."""
+        return self.place.hits
 
 
 class Eviction:

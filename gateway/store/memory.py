@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.invalidation import EVERYTHING, kind_of
 from gateway.core.visibility import kind_of as kind_of_domain
-from gateway.store.eviction import Eviction, Node
+from gateway.store.eviction import Eviction, Node, Place
 from gateway.store.generations import Generations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
@@ -33,6 +33,8 @@ class MemoryStore:
         max_entry_bytes: a larger entry is not stored.
         max_domain_share: the part of the budget that the pages of one principal may take, from 0 to 1.
     """
+
+    in_touch: Callable[[], bool] | None = None  # nobody else writes to it
 
     def __init__(self, *, max_bytes: int, max_entry_bytes: int, max_domain_share: float = 1.0) -> None:
         self.max_bytes: Final = max_bytes
@@ -71,13 +73,18 @@ class MemoryStore:
         entry = node.entry
         if entry.key != key:
             return None
-        node.hits += 1
+        node.place.hits += 1
         return entry
 
     def peek(self, key: CacheKey) -> Stored | None:
         """What is stored under exactly this key, without counting as a hit."""
         node = self._nodes.get(key)
         return None if node is None or node.entry.key != key else node.entry
+
+    def place(self, key: CacheKey) -> Place | None:
+        """Where that is; empty as soon as it is stored no more, or another page in its stead."""
+        node = self._nodes.get(key)
+        return None if node is None or node.entry.key != key else node.place
 
     def generation(self, tags: Iterable[str]) -> int:
         """When one of `tags` was last invalidated, on the store's own clock; taken before a fetch, given to `put`."""
@@ -140,7 +147,7 @@ class MemoryStore:
         held = self._nodes.get(entry.key)
         if held is not None:
             # The same page in a newer version: what is known of its use goes on.
-            node.number, node.hits, node.marked, node.settled = held.number, held.hits, held.marked, held.settled
+            node.number, node.place.hits, node.marked, node.settled = held.number, held.hits, held.marked, held.settled
             self._eviction.remove(held)
             self._gone(held)
         for victim in self._eviction.add(node):
@@ -153,7 +160,7 @@ class MemoryStore:
 
     def _gone(self, node: Node) -> None:
         """Take a node that the eviction order has let go of out of the table and the index."""
-        entry = node.entry
+        entry, node.place.held = node.entry, None
         del self._nodes[entry.key]
         domain = entry.key.domain
         self._domains[domain] -= 1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from gateway.core.keys import CacheKey
-    from gateway.pipeline.ports import PageStore, Stamp, Stored
+    from gateway.pipeline.ports import PageStore, Place, Stamp, Stored
     from gateway.shared.link import Link
     from gateway.shared.seal import Sealer
     from gateway.store.invalidations import Invalidations
@@ -118,6 +118,10 @@ class SharedPages:
     def peek(self, key: CacheKey) -> Stored | None:
         """What is stored here under exactly this key, without counting as a hit."""
         return self.local.peek(key)
+
+    def place(self, key: CacheKey) -> Place | None:
+        """Where that is; to be served from while `in_touch` says so."""
+        return self.local.place(key)
 
     def generation(self, tags: Iterable[str]) -> int:
         """When one of `tags` was last invalidated, on the clock of this process."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.pipeline.decision import Decision, decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.core.model import Principal
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.ports import Recorder
+
+
+_Like: TypeAlias = "tuple[Decision, tuple[float, str, Principal | None, tuple[str, ...], float]]"
 
 
 class Decisions:
@@ -26,7 +30,8 @@ class Decisions:
     def __init__(self, following: Recorder, kept: int) -> None:
         self._following: Final = following
         self.begin: Final = following.begin  # nothing of its own
-        self._ring: Final[deque[Decision]] = deque(maxlen=kept)
+        # Of an exchange like one before, only what is its own: one is kept for every request.
+        self._ring: Final[deque[Decision | _Like]] = deque(maxlen=kept)
 
     def malformed(self) -> None:
         """A request could not be parsed."""
@@ -36,7 +41,12 @@ class Decisions:
         """An exchange is over; remember its decision."""
         self._following.record(exchange, complete=complete, seconds=seconds)
         if self._ring.maxlen:
-            self._ring.append(decision(exchange, complete=complete, seconds=seconds))
+            like = exchange.like
+            if like is None:
+                self._ring.append(decision(exchange, complete=complete, seconds=seconds))
+            else:
+                own = (exchange.received_at, exchange.request_id, exchange.principal, exchange.limited, seconds)
+                self._ring.append((like, own))
 
     async def newest(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
         """The newest decisions first.
@@ -45,5 +55,12 @@ class Decisions:
             most: how many at most.
             wanted: which ones: what `Decision.plain` must say, as text.
         """
-        told = (one.plain() for one in reversed(self._ring))
+        told = (_whole(one).plain() for one in reversed(self._ring))
         return list(islice((one for one in told if all(str(one.get(name)) == wanted[name] for name in wanted)), most))
+
+
+def _whole(one: Decision | _Like) -> Decision:
+    if isinstance(one, Decision):
+        return one
+    like, (at, request_id, principal, limited, seconds) = one
+    return like._replace(at=at, request_id=request_id, principal=principal, limited=limited, seconds=seconds)

@@ -81,21 +81,11 @@ class Metrics:
         self.in_flight -= 1
         if seconds < 0:
             seconds = 0.0  # the clock was set back
-        route, denied, stale = exchange.route, exchange.denied, exchange.stale
-        cache: str = exchange.verdict._value_  # `value` is a descriptor written in Python, and this is the hit path
-        key = (
-            NO_ROUTE if route is None else route.template,
-            exchange.head.method,
-            exchange.status,
-            cache,
-            None if denied is None else denied.value,
-            None if stale is None else stale.value,
-            exchange.principal is not None,
-        )
-        try:
-            series = self.series[key]
-        except KeyError:
-            series = self._begin_series(exchange, key)
+        series = exchange.filed
+        if not isinstance(series, Series):
+            series = self._series(exchange)
+            if exchange.like is not None:
+                exchange.filed = series
         series.count += 1
         histogram = series.seconds
         bucket = bisect_left(SECONDS, seconds)  # `Histogram.observe`, without the call: this is the hit path
@@ -166,6 +156,19 @@ class Metrics:
         trace = exchange.trace or extract(exchange.head.fields)
         if trace is not None and trace.sampled:
             histogram.keep(bucket, trace.trace_id, seconds, exchange.received_at)
+
+    def _series(self, exchange: Exchange) -> Series:
+        route, denied, stale = exchange.route, exchange.denied, exchange.stale
+        key = (
+            NO_ROUTE if route is None else route.template,
+            exchange.head.method,
+            exchange.status,
+            exchange.verdict.value,
+            None if denied is None else denied.value,
+            None if stale is None else stale.value,
+            exchange.principal is not None,
+        )
+        return self.series.get(key) or self._begin_series(exchange, key)
 
     def _begin_series(self, exchange: Exchange, key: tuple[str, str, int, str, str | None, str | None, bool]) -> Series:
         route, method, status, cache, denied, stale, known = key

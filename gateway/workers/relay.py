@@ -66,6 +66,8 @@ class RelayedPages:
         # The store's own methods, without a step between: hits take this way.
         self.get: Final[Callable[[CacheKey], Stored | None]] = store.get
         self.peek: Final = store.peek
+        self.place: Final = store.place
+        self.in_touch: Final = store.in_touch
         self.put: Final = store.put
         self.discard: Final = store.discard
         self.generation: Final = store.generation

@@ -13,6 +13,7 @@ from gateway.core.cf_routes import CLOUD_FOUNDRY, RATE_CLASSES
 from gateway.core.errors import ERRORS, Reason
 from gateway.core.forwarding import TrustedProxies
 from gateway.core.model import Fields, Principal, PrincipalKind, RequestHead
+from gateway.core.rate_fields import pairs
 from gateway.core.rate_policy import Cost, Mode, RatePolicy, Who
 from gateway.core.ratelimit import Algorithm, FixedWindow, Gcra
 from gateway.core.routes import RouteOverride
@@ -130,9 +131,9 @@ def world(*policies: RatePolicy, failures: RatePolicy | None = None, routes: Seq
 
 
 def told(exchange: Exchange) -> dict[str, str]:
-    names = [name for name, _ in exchange.rate_fields]
-    assert len(names) == len(set(names))
-    return dict(exchange.rate_fields)
+    fields = pairs(exchange.rate_lines)
+    assert len(fields) == len(dict(fields))
+    return dict(fields)
 
 
 NO, LIMITED, BY_IP = None, Reason.RATE_LIMITED, Reason.IP_RATE_LIMITED
@@ -278,7 +279,7 @@ def test_classes_say_which_requests_count() -> None:
     assert one.reasons(5, "/v3/apps/g") == [NO] * 5
     assert one.reasons(3) == [NO, NO, LIMITED]
     exchange, _ = one.ask("/v3/apps/g")
-    assert exchange.rate_fields == ()
+    assert exchange.rate_lines == ""
 
 
 @pytest.mark.parametrize("target", ["/", "/?", "/v3", "/v2/info", "/healthz"])
@@ -302,7 +303,7 @@ def test_an_operators_route_can_be_exempt() -> None:
 def test_scopes_exempt_and_the_answer_says_nothing_of_limits() -> None:
     one = world(limit(exempt_scopes_any=frozenset({"cloud_controller.admin"})))
     assert one.reasons(5, LIST, "admin") == [NO] * 5
-    assert one.ask(LIST, "admin")[0].rate_fields == ()
+    assert one.ask(LIST, "admin")[0].rate_lines == ""
     assert one.reasons(3) == [NO, NO, LIMITED]
 
 
@@ -316,7 +317,7 @@ def test_public_routes_count_for_the_user_whose_token_they_carry_recording_user_
 def test_without_limits_nothing_is_said() -> None:
     store = MemoryStore(max_bytes=1 << 20, max_entry_bytes=1 << 20)
     bare = World(Policy(CLOUD_FOUNDRY, Verifier(), store), None, Verifier(), None)  # type: ignore[arg-type]
-    assert bare.ask()[0].rate_fields == ()
+    assert bare.ask()[0].rate_lines == ""
 
 
 # -- refusals
@@ -424,7 +425,7 @@ def test_shadow_decides_counts_and_changes_nothing() -> None:
     for number in range(4):
         exchange, outcome = one.ask()
         assert isinstance(outcome, Fetch)
-        assert exchange.rate_fields == ()
+        assert exchange.rate_lines == ""
         assert exchange.limited == (("trial",) if number >= 2 else ())
     assert one.admission.decisions() == {("trial", "allowed", "shadow"): 2, ("trial", "limited", "shadow"): 2}
 

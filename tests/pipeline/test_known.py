@@ -1,57 +1,46 @@
-"""What is kept of earlier requests: never an answer that another head, policy or page would get, and not for long."""
+"""What is kept of earlier requests: never what another head, policy or domain would get, and a bounded number of it."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
 from gateway.core.keys import CacheKey
-from gateway.core.model import Fields
-from gateway.pipeline.entry import Entry
-from gateway.pipeline.exchange import Reply
 from gateway.pipeline.known import Held, Known
 
 KEY = CacheKey("domain", "/v3/processes", "", "json")
+HIT: Any = object()
 
 
-def entry(body: bytes = b"{}") -> Entry:
-    return Entry(KEY, Fields(), body, '"e"', 0.0, 10.0, 10.0, 10.0, ())
+def test_how_many_hits_stand_is_bounded() -> None:
+    held = Held()
+    heads = [Known(held) for _ in range(100)]
+    for number in range(20_000):
+        heads[number % 100].stand(f"domain {number}", HIT, anybody=False)
+    assert len(held) <= 8192
+    assert sum(len(known.standing) for known in heads) == len(held)
 
 
-def serve(held: Held, now: float, body: bytes = b"{}") -> Known:
+def test_a_hit_that_takes_the_place_of_another_is_counted_once() -> None:
+    held = Held()
     known = Known(held)
-    known.served(entry(body), 0, 10, Reply(200, Fields(), body), now)
-    return known
+    for _ in range(3):
+        known.stand("domain", HIT, anybody=False)
+    assert (len(held), len(known.standing)) == (1, 1)
 
 
-def test_answers_of_an_earlier_second_are_let_go_of() -> None:
-    held = Held()
-    first, second = serve(held, 5.0), serve(held, 5.9)
-    assert first.reply is not None
-    third = serve(held, 6.0)
-    assert (first.reply, first.entry, second.reply, second.entry) == (None, None, None, None)
-    assert third.reply is not None
-    assert len(held) == 1
+def test_nothing_stands_under_another_policy() -> None:
+    known = Known(Held())
+    one: Any = object()
+    other: Any = object()
+    known.settle(one, None, None, KEY)
+    known.stand("public", HIT, anybody=True)
+    known.settle(one, None, None, KEY)
+    assert (known.standing, known.anybody) == ({"public": HIT}, True)
+    known.settle(other, None, None, KEY)
+    assert (known.standing, known.anybody) == ({}, False)
 
 
-@pytest.mark.parametrize(("size", "most"), [(10, 4096), (60_000, 280)], ids=["by number", "by bytes"])
-def test_what_is_held_is_bounded(size: int, most: int) -> None:
-    held = Held()
-    alive = [serve(held, 5.0, b"x" * size) for _ in range(6000 if size == 10 else 600)]
-    assert len(held) <= most
-    assert sum(known.reply is not None for known in alive) == len(held)
-
-
-def test_large_answers_are_not_held() -> None:
-    assert serve(Held(), 5.0, b"x" * 70_000).reply is None
-
-
-def test_another_policy_begins_anew_and_another_principal_keeps_how_the_page_was_written() -> None:
-    known = serve(Held(), 5.0)
-    one, other = object(), object()
-    known.settle(one, None, None, KEY)  # type: ignore[arg-type]
-    assert known.reply is None, "it was written for no policy yet"
-    known.served(entry(), 0, 10, Reply(200, Fields(), b"{}"), 5.0)
-    known.settle(one, None, object(), KEY)  # type: ignore[arg-type]
-    assert known.reply is not None
-    known.settle(other, None, None, KEY)  # type: ignore[arg-type]
-    assert (known.reply, known.entry) == (None, None)
+def test_what_a_request_was_chosen_for_is_taken_once() -> None:
+    known = Known(Held())
+    known.chosen = HIT
+    assert (known.take_chosen(), known.take_chosen()) == (HIT, None)

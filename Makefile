@@ -73,7 +73,7 @@ lock:
 	$(COMPILE) --extra otel --extra dev --constraint requirements/runtime.txt --build-deps-for wheel -o requirements/dev.txt
 	$(COMPILE) --extra tools --constraint requirements/dev.txt -o requirements/tools.txt
 
-.PHONY: fuzz soak sbom audit
+.PHONY: fuzz soak outage sbom audit
 
 # Every target for so many seconds: what reaches new code is added to fuzz/corpus, what breaks a law ends it.
 fuzz: SECONDS ?= 60
@@ -85,6 +85,11 @@ fuzz: tools
 soak: SECONDS ?= 600
 soak: tools
 	$(BIN)/python soak/run.py --seconds $(SECONDS)
+
+# Gateways under load whose shared store is killed and restarted, twice: requests, writes and limits against the promises.
+outage: SECONDS ?= 120
+outage: install
+	$(BIN)/python soak/outage.py --seconds $(SECONDS)
 
 sbom: tools
 	$(BIN)/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --output-reproducible \

@@ -119,8 +119,8 @@ async def server(*options: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def cluster(masters: int = 3, replicas: int = 1) -> AsyncIterator[list[Server]]:
-    """A cluster: the masters first, then a replica of the first one, of the second one, …"""
+async def cluster(masters: int = 3, replicas: int = 1, *options: str) -> AsyncIterator[list[Server]]:
+    """A cluster: the masters first, then a replica of the first one, of the second one, …; all with these options."""
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:
         nodes = [
             Server(
@@ -130,6 +130,7 @@ async def cluster(masters: int = 3, replicas: int = 1) -> AsyncIterator[list[Ser
                 "cluster-node-timeout 1000",
                 "cluster-replica-validity-factor 0",
                 "repl-diskless-sync-delay 0",
+                *options,
             )
             for number in range(masters + replicas)
         ]

@@ -16,6 +16,7 @@ has begun anew: then everything is dropped.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from contextlib import suppress
@@ -66,7 +67,7 @@ class _Round:
         self.nonce: Final = secrets.token_hex(8)
         self.tags: Final[set[str]] = set()
         self.answered: Final[set[str]] = set()
-        self.wanted: int | None = None
+        self.wanted: tuple[int, frozenset[str] | None] | None = None
         self.enough: Final = asyncio.Event()
         self.done: Final = asyncio.Event()
 
@@ -74,12 +75,14 @@ class _Round:
         self.answered.add(process)
         self._judge()
 
-    def want(self, count: int) -> None:
-        self.wanted = count
+    def want(self, count: int, awaited: frozenset[str] | None) -> None:
+        """So many will do, or these: who was silent just now is not waited for again so soon, the others are."""
+        self.wanted = count, awaited
         self._judge()
 
     def _judge(self) -> None:
-        if self.wanted is not None and len(self.answered) >= self.wanted:
+        count, awaited = self.wanted or (math.inf, None)
+        if len(self.answered) >= count or (awaited is not None and awaited <= self.answered):
             self.enough.set()
 
 
@@ -129,6 +132,7 @@ class Invalidations:
         self._current: _Round | None = None
         self._unsent: set[str] = set()
         self._impatient_until = 0.0
+        self._answering: frozenset[str] = frozenset()
         self._sending: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._answers: Final[set[asyncio.Task[None]]] = set()
@@ -202,8 +206,7 @@ class Invalidations:
                 self._current = None
 
     async def _send_one(self, round_: _Round) -> None:
-        started = self._monotonic()
-        budget = self._link.options.max_added_latency
+        started, budget = self._monotonic(), self._link.options.max_added_latency
         tags = sorted(round_.tags)
         message = self._sealed(_TOLD, self.clock.channel, _Announcement(self.clock.process, round_.nonce, tuple(tags)))
         try:
@@ -218,15 +221,14 @@ class Invalidations:
             await asyncio.sleep(max(0.0, started + budget - self._monotonic()))
             return
         self.counts["announced"] += 1
-        round_.want(told)
-        if round_.enough.is_set() or started < self._impatient_until:
-            return
+        round_.want(told, self._answering if started < self._impatient_until else None)
         try:
             async with asyncio.timeout(max(0.001, started + budget - self._monotonic())):
                 await round_.enough.wait()
         except TimeoutError:
             self.counts["unacknowledged"] += 1
             self._impatient_until = self._monotonic() + self._lease
+            self._answering = frozenset(round_.answered)
 
     def _keep_unsent(self, tags: Iterable[str]) -> None:
         self._unsent.update(tags)
@@ -390,10 +392,8 @@ class Invalidations:
             self._drop((EVERYTHING,))
 
     def _out_of_touch(self) -> None:
-        self._until = 0.0
-        if self._held:
-            self._held = False
-            self.lost += 1
+        self.lost += self._held
+        self._until, self._held = 0.0, False
 
     def _sealed(self, purpose: bytes, channel: str, message: msgspec.Struct) -> bytes:
         return self._sealer.seal(purpose, channel.encode(), msgspec.msgpack.encode(message))

@@ -308,6 +308,26 @@ async def test_a_process_whose_messages_the_network_swallows_serves_no_old_page_
             assert (await two.read(0))[0] == "both again"
 
 
+async def test_because_of_one_that_is_silent_the_others_are_waited_for_no_less() -> None:
+    async with server() as valkey, relay(valkey.port) as way:
+        patient = "\n  lease: 5s\n  max_added_latency: 500ms"
+        near, far = f"url: {valkey.url}{patient}", f"url: valkey://127.0.0.1:{way.port}{patient}"
+        async with site(near, near, far) as three:
+            await three.in_touch()
+            slow = three.gateways[1].sharing.invalidations
+            right, loop = slow._take, asyncio.get_running_loop()
+            slow._take = lambda *message: loop.call_later(0.1, right, *message)
+            way.open.clear()
+            await three.write(0, "nobody answers for the third")
+            assert three.gateways[0].sharing.invalidations.counts["unacknowledged"] == 1
+            for number in range(3):
+                await three.read(1)
+                await three.write(0, str(number))
+                assert (await three.read(1))[0] == str(number)
+            assert three.gateways[0].sharing.invalidations.counts["unacknowledged"] == 1
+            way.open.set()
+
+
 async def test_one_process_fetches_and_the_others_wait_for_its_page() -> None:
     async with server() as valkey, site(f"url: {valkey.url}", count=3) as three:
         await three.in_touch()

@@ -19,7 +19,7 @@ import sys
 import termios
 from dataclasses import dataclass
 from fcntl import ioctl
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
@@ -173,6 +173,13 @@ class Wheel:
         self._timer = loop.call_later(self._pause, self._tick, loop) if any(self._slots) else None
 
 
+class Ends(Protocol):
+    """What ends a wait, as `asyncio.Timeout` does."""
+
+    def reschedule(self, when: float | None) -> None:
+        """End it at this time of the loop."""
+
+
 class _NoTimer:
     """Stands where aiohttp would put a timer for idle connections of its own."""
 
@@ -200,6 +207,7 @@ class Watched(RequestHandler):
         begun_requests: how many others.
         slot: the wheel's, where it is kept.
         answering: ends the wait for an answer, while there is one.
+        carried: whether a request is being answered without aiohttp.
     """
 
     __slots__ = (
@@ -219,6 +227,7 @@ class Watched(RequestHandler):
         "answering",
         "begun_requests",
         "below",
+        "carried",
         "slot",
     )
 
@@ -241,7 +250,8 @@ class Watched(RequestHandler):
         self._sent = Pace()
         self._upload: Upload | None = None
         self.below = 0
-        self.answering: asyncio.Timeout | None = None
+        self.answering: Ends | None = None
+        self.carried = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve and to watch it, or turn it away."""
@@ -290,7 +300,7 @@ class Watched(RequestHandler):
     def close_idle(self) -> None:
         """End the connection if nothing is under way on it and nothing has come that is not read yet."""
         wire = self._wire
-        if wire is None or self._waiter is None or self._waiter.done() or self._head_bytes:
+        if wire is None or self.carried or self._waiter is None or self._waiter.done() or self._head_bytes:
             return
         if not self._messages and not wire.get_write_buffer_size() and not _unread(wire):
             self.force_close()
@@ -317,7 +327,7 @@ class Watched(RequestHandler):
         if unsent and self._sent.too_slow(deadlines):
             self._wheel.ended(Ending.ANSWER_STALLED)
             wire.abort()
-        elif request is not None:
+        elif request is not None or self.carried:
             self._look_at_request(now, seconds)
         elif unsent or self._waiter is None or self._waiter.done():
             self._since = now  # an answer is on its way
@@ -329,7 +339,7 @@ class Watched(RequestHandler):
             self.force_close()
 
     def _look_at_request(self, now: float, seconds: float) -> None:
-        deadlines, upload = self._wheel.deadlines, self._upload
+        deadlines, upload = self._wheel.deadlines, None if self.carried else self._upload
         self._since = now
         if upload is not None:
             self._received.step(upload.size, seconds, waiting=upload.waiting)

@@ -35,10 +35,17 @@ class Begun:
     Attributes:
         exchange: as far as it got.
         outcome: what `judge` said of it, or the fault that it ended in.
+        counted: whether the recorder has been told that it began.
     """
 
     exchange: Exchange
     outcome: Outcome | Exception
+    counted: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it needs something that has to be waited for."""
+        return not isinstance(self.outcome, (Reply, Exception))
 
 
 class HitLane:

@@ -9,24 +9,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 
-from gateway.core.errors import Denial, Reason, render
+from gateway.core.errors import Denial, Reason
 from gateway.core.forwarding import request_id
 from gateway.core.rate_fields import pairs
-from gateway.edge.boundary import Boundary
+from gateway.edge.carry import CLOSING, TOO_LONG, Carrier
+from gateway.edge.connection import Connection
 from gateway.edge.deadlines import Watched
-from gateway.edge.hitlane import Begun, HitLane
+from gateway.edge.hitlane import HitLane
 from gateway.edge.ids import RequestIds
-from gateway.edge.quick_heads import Caller, QuickHeads
-from gateway.edge.receive import Limits, Upload, canonical, head_of, peer_of
+from gateway.edge.quick_heads import QuickHeads
+from gateway.edge.receive import Limits, Upload, canonical, head_of
 from gateway.edge.rendering import REQUEST_ID
-from gateway.edge.step import Stepped, too_large
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.pipeline.ports import UpstreamError
@@ -35,19 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
     from aiohttp.web_protocol import RequestHandler
 
     from gateway.edge.deadlines import Wheel
+    from gateway.edge.hitlane import Begun
     from gateway.pipeline.decide import Outcome
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
 
 # How long the rest of an unread body is swallowed, so that the answer is not lost in a reset.
 _LINGER: Final = 2.0
-_CLOSING: Final = frozenset(
-    {Reason.BAD_REQUEST, Reason.BAD_TARGET, Reason.REQUEST_TIMEOUT, Reason.FIELDS_TOO_LARGE, Reason.BODY_TOO_LARGE}
-)
 # Beside line and fields there are colons, spaces and line ends.
 _HEAD_SLACK: Final = 4096
 ADDED: Final = web.ResponseKey("added", list[str])  # fields that aiohttp adds to a response that did not have them
@@ -65,104 +62,6 @@ class Request(web.BaseRequest):
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         for added in response.get(ADDED, ()):
             response.headers.popall(added, None)
-
-
-class Connection(Stepped):
-    """A connection whose parse errors are answered in the controller's error format, with a hit lane below the parser.
-
-    Args:
-        manager: the server.
-        lane: answers what it can before the parser sees it; None for no lane.
-        options: aiohttp's.
-    """
-
-    def __init__(self, manager: Server, lane: HitLane | None, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._lane: Final = lane
-        self._boundary: Final = Boundary()
-        self._caller: Caller | None = None
-        self._handed_over: Begun | None = None
-        self._rests = False  # the last answer is out and kept alive, and nothing has come since
-        self.client: str | None = None
-
-    def data_received(self, data: bytes) -> None:
-        """Let the hit lane answer, else parse."""
-        if self._lane is None or not data:
-            super().data_received(data)
-            return
-        begun: Begun | bool = False
-        if self._boundary.clean and self._waits():
-            begun = self._take(self._lane, data)
-            if begun is True:
-                return
-        self._rests = False
-        end = self._boundary.head_ends(data)
-        before = len(self._messages)
-        super().data_received(data)
-        if before or len(self._messages) != 1:
-            return
-        message, content = self._messages[0]
-        if isinstance(message, RawRequestMessage):
-            # Not before aiohttp took it for a request, too: it has the last word.
-            self._handed_over = begun if isinstance(begun, Begun) else None
-            if end is not None and not self._upgraded:
-                self._boundary.message(len(data) - end, 0 if content is EMPTY_PAYLOAD else _length(message))
-
-    def _waits(self) -> bool:
-        """Whether aiohttp waits for a request, and for nothing else: the connection is idle and goes on."""
-        waiter, transport = self._waiter, self.transport
-        if not self._rests if waiter is None else waiter.done():
-            return False
-        if self._messages or self._close or self._force_close or self._paused:
-            return False
-        if self.out_of_step:
-            return False
-        return transport is not None and not transport.is_closing()
-
-    def rest(self, response: web.StreamResponse) -> None:
-        """A request without content has its whole answer: aiohttp will wait for the next one, if not just yet."""
-        self._rests = response.keep_alive is True and not self._messages and not self._upgraded
-
-    def _take(self, lane: HitLane, data: bytes) -> Begun | bool:
-        """Let the lane answer a segment; as after any answer, the wait for the next request begins anew."""
-        transport = self.transport
-        if transport is None:
-            return False
-        caller = self._caller
-        if caller is None:
-            caller = self._caller = Caller(*peer_of(transport))
-        taken = lane.take(data, caller, transport.write)
-        if taken is True:
-            self.below += 1
-        return taken
-
-    def begun(self, request: web.BaseRequest) -> Begun | None:
-        """What the hit lane has begun of this request, once."""
-        begun, self._handed_over = self._handed_over, None
-        if begun is not None and begun.exchange.head.method != request.method:
-            raise RuntimeError("the exchange that the hit lane began is another request's")
-        return begun
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's signature; the text is aiohttp's, not the controller's
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, or a fault of ours; the connection closes after it."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the response had begun")
-        if status >= 500:
-            self.logger.error("unhandled fault", exc_info=exc)
-        elif isinstance(self._manager, Server):
-            self._manager.malformed()
-        unread = Reason.FIELDS_TOO_LARGE if too_large(exc) else Reason.BAD_REQUEST
-        reason = Reason.INTERNAL if status >= 500 else unread
-        code, fields, body = render(Denial(reason), "/v3")
-        response = web.Response(status=code, headers=CIMultiDict(fields.pairs), body=body)
-        response.force_close()
-        return response
 
 
 class Server(web.Server):
@@ -212,6 +111,7 @@ class Server(web.Server):
         self._wheel: Final = wheel
         self._ids: Final = RequestIds()
         self._lane: Final = HitLane(pipeline, recorder, clock=clock, ids=self._ids) if hit_lane else None
+        self._carrier: Final = Carrier(pipeline, recorder, clock=clock)
         self.draining = False
         self.reconfigure(prefix=prefix, limits=limits)
 
@@ -231,7 +131,7 @@ class Server(web.Server):
 
     def last_answers(self) -> None:
         """Let every answer from now on say that its connection closes."""
-        self.draining = True
+        self.draining = self._carrier.ending = True
         if self._lane is not None:
             self._lane.adopt(None)
 
@@ -244,6 +144,7 @@ class Server(web.Server):
         connection = Connection(
             self,
             self._lane,
+            self._carrier,
             wheel=self._wheel,
             max_head_bytes=self._max_head_bytes,
             loop=self._loop,
@@ -276,7 +177,8 @@ class Server(web.Server):
         exchange = begun.exchange if begun is not None else self._exchange(request)
         received = exchange.received_at
         complete = False
-        self._recorder.begin()
+        if begun is None or not begun.counted:
+            self._recorder.begin()
         try:
             exchange.max_body_bytes = self._limits.max_body_bytes
             upload = Upload(request, exchange) if exchange.head.has_body else None
@@ -335,7 +237,7 @@ class Server(web.Server):
                 raise
             late = upload is not None and not upload.finished
             reason = Reason.REQUEST_TIMEOUT if late else Reason.UPSTREAM_TIMEOUT
-            return refuse(exchange, Denial(reason, "the whole request took too long"))
+            return refuse(exchange, Denial(reason, TOO_LONG))
         finally:
             if isinstance(connection, Watched):
                 connection.answering = None
@@ -356,7 +258,7 @@ class Server(web.Server):
         unread = upload is not None and not upload.finished
         endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
         lost = isinstance(request.protocol, Connection) and request.protocol.at_its_last
-        if unread or endless or lost or self.draining or exchange.denied in _CLOSING:
+        if unread or endless or lost or self.draining or exchange.denied in CLOSING:
             # An unread body, or one without a length for HTTP/1.0, cannot share the connection with a next message,
             # and a client that writes malformed requests gets no next one.
             response.force_close()
@@ -375,11 +277,6 @@ class Server(web.Server):
             if stream is not None:
                 await stream.aclose()
         return response
-
-
-def _length(message: RawRequestMessage) -> int | None:
-    """Bytes of a request's content as its head announces them; None when only its parser will know."""
-    return None if message.chunked else int(message.headers.get("Content-Length", "0"))
 
 
 def _break_off(transport: asyncio.Transport | None, *, reset: bool) -> None:

@@ -19,7 +19,8 @@ __all__ = ["both", "start_both"]  # fixtures
 
 HIT = bare("/v3/service_offerings")
 REFUSED = bare("/internal/x")
-FORWARDED = get("/v3/stacks")
+FORWARDED = get("/v3/stacks", "TE: trailers")  # a field that is aiohttp's to read
+CARRIED = get("/v3/stacks")
 CREATED = get("/v3/stacks", "Content-Length: 2", method="POST") + b"{}"
 HEAD = bare("/internal/x", method="HEAD")
 
@@ -121,11 +122,13 @@ async def test_what_the_lane_begins_early_the_ordinary_lane_goes_on_with(both: B
         begun.append(outcome)
         return outcome
 
+    for lane in (both.quick, both.plain):
+        lane.upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")
     both.quick.gateway._server._lane.take = noted
-    _, client = await alike(both, *[[FORWARDED]] * 5)
-    assert client.early == 4
-    assert [type(outcome).__name__ for outcome in begun] == ["Begun"] * 5
-    assert [one.line for one in both.quick.upstream.received].count("GET /v3/stacks HTTP/1.1") == 5
+    _, client = await alike(both, *[[FORWARDED], [CARRIED]] * 3)
+    assert client.early == 5
+    assert [type(outcome).__name__ for outcome in begun] == ["bool", "Begun"] * 3
+    assert [one.line for one in both.quick.upstream.received].count("GET /v3/stacks HTTP/1.1") == 6
 
 
 @pytest.mark.parametrize("at", [1, 10, len(HIT) - 2, len(HIT) - 1])

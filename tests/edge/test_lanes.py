@@ -486,7 +486,7 @@ async def said(gateway: Gateway, sent: bytes) -> tuple[bytes, bool]:
     while connection._waiter is None:
         await asyncio.sleep(0)
     connection.data_received(sent)
-    while not transport.closed and (connection._messages or connection._waiter is None or connection._waiter.done()):
+    while not transport.closed and not connection._waits():
         await asyncio.sleep(0)
     closed = transport.closed
     connection.connection_lost(None)

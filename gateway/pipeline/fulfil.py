@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
@@ -114,6 +115,7 @@ class Pipeline:
             max_entry_bytes=max_entry_bytes,
             max_filling_bytes=max_filling_bytes,
             write=None if links is None else self.writes.send,
+            shared=shared,
         )
 
     def reconfigure(self, policy: Policy, outgoing: Outgoing) -> None:
@@ -237,8 +239,9 @@ class Pipeline:
 
         The generation is part of the collapse key: who asks after a write does not join a fetch from before it.
         """
-        tags = tags_of_page(exchange.row, exchange.head.target.path)
-        generation = self.policy.store.generation((*tags, ANY_GROUP, *tags_of_uri(exchange.head.target.path)))
+        path = exchange.head.target.path
+        tags = (*tags_of_page(exchange.row, path), ANY_GROUP, *tags_of_uri(path))
+        generation = self.policy.store.generation(tags)
         alone = exchange.verdict is Verdict.REVALIDATED  # joins nobody who may be content with another process's page
         lane = (exchange.key, generation, alone and self._shared is not None)
         anew = self._shared is not None and not self._shared.in_touch()
@@ -250,13 +253,9 @@ class Pipeline:
         """Another process's page, else the controller's, which the others may then have."""
         if self._shared is None or exchange.key is None:
             return await self._fetch_and_store(exchange, generation)
+        fetch = partial(self._fetch_and_store, exchange, generation)
         return await find_or_fetch(
-            self._shared,
-            self.policy.store,
-            exchange,
-            tags=(*tags, ANY_GROUP),
-            generation=generation,
-            fetch=lambda: self._fetch_and_store(exchange, generation),
+            self._shared, self.policy.store, exchange, tags=tags, generation=generation, fetch=fetch
         )
 
     async def _fetch_and_store(self, exchange: Exchange, generation: int) -> Fill:

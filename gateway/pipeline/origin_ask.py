@@ -1,4 +1,4 @@
-"""Mode `origin`: one request to the origin and what its answer is good for.
+"""Mode `origin`: one request to the origin and what its answer is good for; before it, what other processes stored.
 
 Builds the request, conditional where something stored can be validated, judges the head that comes back, and collects
 content that is to be stored while others read it. Who asks, and who waits for it, is in `origin_fetch.py`.
@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.caching import NoStoreReason
+from gateway.core.caching import NoStoreReason, request_directives
 from gateway.core.freshness import ERROR_STATUSES
+from gateway.core.groups import ANY_GROUP
 from gateway.core.reuse import Action
 from gateway.core.validation import Validated, judge, validation_request
 from gateway.pipeline.filling import Budget, Filling
@@ -20,7 +21,7 @@ from gateway.pipeline.origin_store import Answered
 from gateway.pipeline.outcomes import AbandonedError, Alone, Confirmed, Lead, Shared
 from gateway.pipeline.ports import UpstreamError
 from gateway.pipeline.recent import Recent
-from gateway.pipeline.resource import Variant
+from gateway.pipeline.resource import Variant, tags_of_uri
 from gateway.pipeline.transform import collect, is_json, response_fields, rewrite, without_byte_exact
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from gateway.core.links import Rewriter
     from gateway.core.model import Fields, RequestHead
     from gateway.pipeline.exchange import Exchange
+    from gateway.pipeline.origin import Lookup
     from gateway.pipeline.origin_store import OriginStore
     from gateway.pipeline.outcomes import Outcome
     from gateway.pipeline.outgoing import Outgoing
-    from gateway.pipeline.ports import Links, Upstream, UpstreamResponse
+    from gateway.pipeline.ports import Links, Stamp, Upstream, UpstreamResponse
 
 # How long nobody waits for a target whose answer turned out not to be shareable, in seconds.
 HIT_FOR_MISS: Final = 5.0
@@ -114,12 +116,42 @@ class Asker:
         async for piece in response.chunks():
             yield piece
 
-    async def ask(self, exchange: Exchange, lead: Lead, *, validate: bool = True) -> Outcome:
+    async def ask(self, exchange: Exchange, lead: Lead) -> Outcome:
+        """What another process stored for an exchange with a key, else what the origin answers.
+
+        Args:
+            exchange: the exchange.
+            lead: gets what is this exchange's alone.
+
+        Raises:
+            UpstreamError: no head arrived.
+        """
+        generation = self._stored.generation(exchange.head.target.path)
+        found, stamp = await self._elsewhere(exchange, generation)
+        if found is not None:
+            exchange.origin = found
+            if found.reuse.action in {Action.SERVE, Action.SERVE_AND_REFRESH} and found.variant is not None:
+                return Confirmed(found.variant, elsewhere=True)
+        return await self._ask(exchange, lead, stamp)
+
+    async def _elsewhere(self, exchange: Exchange, generation: int) -> tuple[Lookup | None, Stamp | None]:
+        """What another process stored that is of more use than what is stored here; and the moment before a fetch."""
+        shared, key, now = self._stored.shared, exchange.key, self._clock()
+        if shared is None or key is None or self.hit_for_miss.holds(key, now):
+            return None, None
+        path = exchange.head.target.path
+        found, stamp = await shared.find_resource(key, (*tags_of_uri(path), ANY_GROUP))
+        if found is None or request_directives(exchange.head.fields).no_store:
+            return None, stamp
+        return self._stored.adopt(exchange, found, generation, self._clock()), stamp
+
+    async def _ask(self, exchange: Exchange, lead: Lead, stamp: Stamp | None, *, validate: bool = True) -> Outcome:
         """Send the request of an exchange with a key, and judge the head of the answer.
 
         Args:
             exchange: the exchange.
             lead: gets what is this exchange's alone.
+            stamp: the moment before, on the clock that processes share.
             validate: whether a stored response may be validated.
 
         Raises:
@@ -134,12 +166,12 @@ class Asker:
             arrived_at = self._clock()
             exchange.upstream_seconds = arrived_at - asked_at
             fields = self.fields(exchange, response, rewriter)
-            answered = Answered(response.head.status, fields, asked_at, arrived_at, generation)
+            answered = Answered(response.head.status, fields, asked_at, arrived_at, generation, stamp)
             if condition is not None and answered.status == 304:
                 await response.release()
                 variant = self._stored.freshen(exchange, answered)
                 # Where the 304 speaks of another response than the one asked about, only a whole answer helps.
-                return Confirmed(variant) if variant else await self.ask(exchange, lead, validate=False)
+                return Confirmed(variant) if variant else await self._ask(exchange, lead, stamp, validate=False)
             content = self.content(exchange, response, fields, rewriter)
             return await self._judged(exchange, lead, answered, response, content)
         except BaseException:
@@ -218,7 +250,7 @@ class Asker:
         try:
             body = await filling.pump(content)
             if body is not None:
-                variant = Variant(shared.stored, body, answered.arrived_at - answered.asked_at)
+                variant = Variant(shared.stored, body, answered.arrived_at - answered.asked_at, answered.stamp)
                 self._stored.keep(exchange, variant, answered.generation)
             filling.end(content=body)
         except UpstreamError as error:

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.filling import Reader
     from gateway.pipeline.outcomes import Outcome
     from gateway.pipeline.outgoing import Outgoing
-    from gateway.pipeline.ports import Links, PageStore, Upstream, UpstreamResponse
-    from gateway.pipeline.resource import Variant
+    from gateway.pipeline.ports import Links, PageStore, SharedStore, Upstream, UpstreamResponse
 
     Write: TypeAlias = Callable[[Exchange, RequestHead, AsyncIterator[bytes] | None], Awaitable[UpstreamResponse]]
 
@@ -71,6 +70,7 @@ class OriginFetch:
         wait: seconds a waiter waits for the head of another's fetch.
         write: sends what may change something, where it is the Cloud Foundry API that is behind: drops what such a
             write drops, sees it through when its client has gone, and watches the job it began.
+        shared: what this process has in common with others.
     """
 
     def __init__(
@@ -87,9 +87,10 @@ class OriginFetch:
         max_filling_bytes: int,
         wait: float = WAIT,
         write: Write | None = None,
+        shared: SharedStore | None = None,
     ) -> None:
         self._pages: Final = store
-        self._stored: Final = OriginStore(store, max_entry_bytes, outgoing.host or "")
+        self._stored: Final = OriginStore(store, max_entry_bytes, outgoing.host or "", shared)
         self._cache_name: Final = cache_name
         self._upstream: Final = upstream
         self._write: Final = write
@@ -203,8 +204,8 @@ class OriginFetch:
     async def _lead(self, exchange: Exchange, outcome: Outcome, lead: Lead) -> Reply:
         """The answer to the request that was sent."""
         match outcome:
-            case Confirmed(variant=variant):
-                return self._confirmed(exchange, variant, Verdict.REVALIDATED)
+            case Confirmed():
+                return self._confirmed(exchange, outcome, Verdict.REVALIDATED)
             case Shared() if lead.reader is not None:
                 return await self._read(exchange, outcome, lead.reader)
             case Alone() if lead.response is not None:
@@ -225,8 +226,8 @@ class OriginFetch:
             case Confirmed(variant=variant):
                 if not self._reusable(exchange, variant.response):
                     return None
-                exchange.collapsed = True
-                return self._confirmed(exchange, variant, Verdict.COLLAPSED)
+                exchange.collapsed = not outcome.elsewhere
+                return self._confirmed(exchange, outcome, Verdict.COLLAPSED)
             case Alone():
                 return self._stale_for(exchange, outcome)
 
@@ -253,9 +254,19 @@ class OriginFetch:
 
     # -- answers
 
-    def _confirmed(self, exchange: Exchange, variant: Variant, verdict: Verdict) -> Reply:
-        exchange.verdict, exchange.fwd_status, exchange.stored = verdict, 304, True
-        return origin.serve(exchange, variant, self._cache_name, self._clock())
+    def _confirmed(self, exchange: Exchange, found: Confirmed, verdict: Verdict) -> Reply:
+        now = self._clock()
+        if not found.elsewhere:
+            exchange.verdict, exchange.fwd_status, exchange.stored = verdict, 304, True
+            return origin.serve(exchange, found.variant, self._cache_name, now)
+        # It is stored here by now: as if it had been when the request came.
+        origin.lookup(exchange, self._pages, now, chance=1.0)
+        if exchange.verdict not in {Verdict.HIT, Verdict.STALE}:
+            exchange.verdict = Verdict.HIT  # a write came between
+        if exchange.refresh:
+            self.refresh_behind(exchange)
+        exchange.saved_seconds = found.variant.seconds
+        return origin.serve(exchange, found.variant, self._cache_name, now)
 
     async def _read(self, exchange: Exchange, shared: Shared, reader: Reader) -> Reply:
         """Answer with content that is coming in."""

@@ -18,7 +18,8 @@ from gateway.core.model import PUBLIC_DOMAIN
 from gateway.core.reuse import may_reuse
 from gateway.core.unsafe_methods import invalidates
 from gateway.core.validation import HeadEffect, head_effect, selected_by, updated_fields
-from gateway.pipeline.resource import Resource, Variant, tags_of_uri, with_variant
+from gateway.pipeline.origin import Lookup
+from gateway.pipeline.resource import Resource, Variant, merged, tags_of_uri, with_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.core.keys import CacheKey
     from gateway.core.model import Fields, RequestHead
     from gateway.pipeline.exchange import Exchange
-    from gateway.pipeline.ports import PageStore
+    from gateway.pipeline.ports import PageStore, SharedStore, Stamp
 
 # The gateway states these anew for each client, so what the origin varied on is not what the client sent.
 _RESTATED: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip", "x-vcap-request-id"})
@@ -47,6 +48,7 @@ class Answered:
         asked_at: when the request was sent, epoch seconds.
         arrived_at: when the head arrived.
         generation: of the target's tags, read before the request was sent.
+        stamp: the moment before that on the clock that processes share, None where there is none.
     """
 
     status: int
@@ -54,6 +56,7 @@ class Answered:
     asked_at: float
     arrived_at: float
     generation: int
+    stamp: Stamp | None = None
 
 
 class OriginStore:
@@ -63,10 +66,12 @@ class OriginStore:
         pages: the page store.
         limit: the most bytes that are kept for one target.
         origin: the origin's host and port, to which its cache groups are confined.
+        shared: what processes have in common, None for a process that is alone.
     """
 
-    def __init__(self, pages: PageStore, limit: int, origin: str = "") -> None:
+    def __init__(self, pages: PageStore, limit: int, origin: str = "", shared: SharedStore | None = None) -> None:
         self._pages: Final = pages
+        self.shared: Final = shared
         self.limit: Final = limit
         self._origin: Final = origin
 
@@ -110,6 +115,28 @@ class OriginStore:
             return NoStoreReason.VARY_ANY
         return stored_response(request, status, fields, directives=directives, fresh=fresh, now=now)
 
+    def adopt(self, exchange: Exchange, found: Resource, generation: int, now: float) -> Lookup | None:
+        """Store here what another process stored, beside what is stored here already.
+
+        Args:
+            exchange: a request that is to be sent to the origin; has a key.
+            found: what the other process stored.
+            generation: of the target's tags, read before it was looked for.
+            now: epoch seconds.
+
+        Returns:
+            What may be done with all of it; None where that is no more than with what is stored here.
+        """
+        current = self.resource(exchange.key)
+        whole = self._grouped(found if current is None else merged(current, found, self.limit))
+        reuse = may_reuse(exchange.head.method, exchange.head.fields, whole.responses, now)
+        if self._pages.put(whole, generation=generation) is not None:
+            return None
+        held = None if exchange.origin is None else exchange.origin.reuse.stored
+        if held is not None and (reuse.stored is None or reuse.stored.freshness.born <= held.freshness.born):
+            return None
+        return Lookup(whole, reuse)
+
     def keep(self, exchange: Exchange, variant: Variant, generation: int) -> str | None:
         """Store a complete response; returns None, or the store's reason against it."""
         if exchange.key is None:
@@ -121,10 +148,18 @@ class OriginStore:
         return self._put(resource, generation)
 
     def _put(self, resource: Resource, generation: int) -> str | None:
-        """Store a resource, with the groups of all its variants (RFC 9875 §2)."""
+        """Store a resource, here and where processes share."""
+        grouped = self._grouped(resource)
+        why_not = self._pages.put(grouped, generation=generation)
+        if why_not is None and self.shared is not None:
+            self.shared.offer_resource(grouped)
+        return why_not
+
+    def _grouped(self, resource: Resource) -> Resource:
+        """A resource with the groups of all its variants (RFC 9875 §2)."""
         groups = (group for one in resource.responses for group in groups_of(one.fields, self._origin))
         paths = (tag for tag in resource.tags if kind_of(tag) != KIND)
-        return self._pages.put(replace(resource, tags=tuple(dict.fromkeys((*paths, *groups)))), generation=generation)
+        return replace(resource, tags=tuple(dict.fromkeys((*paths, *groups))))
 
     def freshen(self, exchange: Exchange, answered: Answered) -> Variant | None:
         """Let a 304 update what it speaks of (RFC 9111 §4.3.4).
@@ -241,7 +276,7 @@ class OriginStore:
         if isinstance(record, StoredResponse):
             if not own or record.vary == old.vary:
                 record = replace(record, vary=old.vary, selecting=old.selecting)
-            updated = replace(variant, response=record)
+            updated = replace(variant, response=record, stamp=answered.stamp or variant.stamp)
             return updated, updated
         served = replace(variant, response=StoredResponse(old.status, fields, old.vary, old.selecting, fresh))
         return served, variant if record in _OF_THE_REQUEST else None

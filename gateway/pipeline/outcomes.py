@@ -43,13 +43,15 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The origin said 304: what is stored may be served.
+    """What is stored may be served: the origin said 304, or another process has just stored it.
 
     Attributes:
         variant: the stored response as it is now.
+        elsewhere: whether it is another process's and the origin was not asked.
     """
 
     variant: Variant
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -152,6 +152,12 @@ class SharedStore(Protocol):
         Who gets no page is to fetch it, and then either to give it and the moment to `offer`, or to `release` it.
         """
 
+    async def find_resource(self, key: CacheKey, tags: Sequence[str]) -> tuple[Resource | None, Stamp | None]:
+        """What other processes stored for a target in mode `origin`; and the moment before a fetch."""
+
+    def offer_resource(self, resource: Resource) -> None:
+        """Give the others those variants of a target that have a moment before their fetch; does not wait."""
+
     def release(self, key: CacheKey) -> None:
         """Let others fetch, for there is nothing to offer; does not wait."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.core.caching import StoredResponse
     from gateway.core.keys import CacheKey
     from gateway.core.model import Fields
+    from gateway.pipeline.ports import Stamp
 
 # The most variants kept of one target: a Vary on what differs with every client must not grow without end.
 MAX_VARIANTS: Final = 32
@@ -36,11 +37,13 @@ class Variant:
         response: what reuse judges by.
         body: the complete content.
         seconds: how long the origin took to answer.
+        stamp: the moment before its fetch on the clock that processes share, None where that is not known.
     """
 
     response: StoredResponse
     body: bytes = field(repr=False)
     seconds: float = 0.0
+    stamp: Stamp | None = None
 
     @property
     def size(self) -> int:
@@ -124,6 +127,26 @@ def with_variant(
     while len(kept) > 1 and sum(one.size for one in kept) > limit:
         del kept[0]
     return Resource(key, tuple(kept), tags)
+
+
+def merged(current: Resource, found: Resource, limit: int) -> Resource:
+    """A resource with the variants of another one for the same target; of two that answer the same the younger.
+
+    Args:
+        current: what is stored here.
+        found: what another process stored.
+        limit: bytes that it may measure; the oldest variants go where it would be more.
+    """
+    chosen: dict[object, Variant] = {}
+    for variant in (*found.variants, *current.variants):
+        which = variant.response.vary, variant.response.selecting
+        other = chosen.get(which)
+        if other is None or other.response.freshness.born <= variant.response.freshness.born:
+            chosen[which] = variant
+    kept = sorted(chosen.values(), key=lambda one: one.response.freshness.born)[-MAX_VARIANTS:]
+    while len(kept) > 1 and sum(one.size for one in kept) > limit:
+        del kept[0]
+    return Resource(current.key, tuple(kept), current.tags)
 
 
 def _selected(variant: Variant, request: Fields) -> bool:

@@ -20,12 +20,14 @@ from gateway.pipeline.entry import Entry
 from gateway.shared.link import Script
 from gateway.shared.options import SharedStoreError
 from gateway.store.codec import PageCodec, Unusable
+from gateway.store.resources import SharedResources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import PageStore, Place, Stamp, Stored
+    from gateway.pipeline.resource import Resource
     from gateway.shared.link import Link
     from gateway.shared.seal import Sealer
     from gateway.store.invalidations import Invalidations
@@ -92,6 +94,7 @@ class SharedPages:
         self._collapse_wait: Final = collapse_wait
         self._locked: Final[set[str]] = set()
         self._putting: Final[set[asyncio.Task[None]]] = set()
+        self._withdrawing: Final[dict[str, asyncio.Task[None]]] = {}
         self._under_way = 0
         results = (
             "hit",
@@ -105,6 +108,15 @@ class SharedPages:
             *(one.value for one in Unusable),
         )
         self.counts: Final = dict.fromkeys(results, 0)
+        self._resources: Final = SharedResources(
+            link,
+            sealer,
+            invalidations.clock,
+            self.counts,
+            now=clock,
+            rules=lambda: self.rules,
+            max_bytes=max_page_bytes,
+        )
 
     # -- PageStore
 
@@ -132,8 +144,24 @@ class SharedPages:
         return self.local.put(entry, generation=generation)
 
     def discard(self, key: CacheKey) -> bool:
-        """Drop what is stored here under exactly this key."""
+        """Drop what is stored under exactly this key, here and in the shared store; others keep their own."""
+        name = self._name(key)
+        if self._link.fault is None and name not in self._withdrawing:
+            self._withdrawing[name] = self._behind(self._withdraw(name))
         return self.local.discard(key)
+
+    async def _withdraw(self, name: str) -> None:
+        try:
+            with suppress(SharedStoreError):
+                await self._link.call("DEL", name)
+        finally:
+            del self._withdrawing[name]
+
+    async def _withdrawn(self, name: str) -> None:
+        """Wait until what was discarded here is not in the store any more."""
+        withdrawing = self._withdrawing.get(name)
+        if withdrawing is not None:
+            await asyncio.wait([withdrawing])
 
     def invalidate(self, tags: Iterable[str]) -> int:
         """Drop every entry that carries one of `tags`: here at once, elsewhere before `announced` returns."""
@@ -172,6 +200,7 @@ class SharedPages:
         if not self.in_touch():
             return None, None
         name = self._name(key)
+        await self._withdrawn(name)
         entry, now = await self._look(name, key, tags, first=True)
         if entry is not None or now is None or not wait or not self._collapse_wait or await self._lock(name):
             return entry, now
@@ -206,10 +235,11 @@ class SharedPages:
         with suppress(SharedStoreError):
             await self._link.run(_UNLOCK, [f"{name}:lock"], self.invalidations.clock.process)
 
-    def _behind(self, work: Coroutine[None, None, None]) -> None:
+    def _behind(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._putting.add(task)
         task.add_done_callback(self._putting.discard)
+        return task
 
     async def _look(
         self, name: str, key: CacheKey, tags: Sequence[str], *, first: bool
@@ -257,6 +287,42 @@ class SharedPages:
         self._under_way += size
         self._behind(self._put(entry, stamp))
 
+    async def find_resource(self, key: CacheKey, tags: Sequence[str]) -> tuple[Resource | None, Stamp | None]:
+        """What other processes stored for a target in mode `origin`, and the moment before a fetch.
+
+        Args:
+            key: of the target.
+            tags: those of it that are known beforehand.
+
+        Returns:
+            As `find`; whether a variant may be served is the caller's to judge.
+        """
+        if not self.in_touch():
+            return None, None
+        name = self._name(key)
+        await self._withdrawn(name)
+        return await self._resources.find(name, key, tags)
+
+    def offer_resource(self, resource: Resource) -> None:
+        """Give a target's variants to the others, behind the answer."""
+        shared = None if self._link.fault is not None else self._resources.shareable(resource)
+        size = 0 if shared is None else shared.size
+        if shared is None or self._under_way + size > _UNDER_WAY:
+            self.counts["not-stored"] += 1
+            return
+        self._under_way += size
+        self._behind(self._put_resource(shared, size))
+
+    async def _put_resource(self, resource: Resource, size: int) -> None:
+        name = self._name(resource.key)
+        try:
+            await self._withdrawn(name)
+            await self._resources.put(name, resource)
+        except SharedStoreError:
+            self.counts["not-stored"] += 1
+        finally:
+            self._under_way -= size
+
     async def drain(self) -> None:
         """Wait for pages on their way."""
         await asyncio.gather(*self._putting, return_exceptions=True)
@@ -264,6 +330,7 @@ class SharedPages:
     async def _put(self, entry: Entry, stamp: Stamp) -> None:
         rules, name = self.rules, self._name(entry.key)
         try:
+            await self._withdrawn(name)
             seconds = min(entry.fresh_until - self._clock(), LONGEST)
             if len(entry.body) > _LARGE:
                 sealed = await asyncio.to_thread(self._codec.encode, entry, rules, stamp)

@@ -28,6 +28,7 @@ class Controller:
     name: str = "0"
     reads: int = 0
     failing: bool = False
+    space: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -40,6 +41,17 @@ class Controller:
         name = self.name
         await self.gate.wait()
         return web.json_response({"resources": [{"guid": APP, "name": name}]})
+
+    async def read_space(self, _: web.Request) -> web.Response:
+        self.reads += 1
+        if self.space:
+            return web.json_response({"guid": APP})
+        absent = {"detail": "Space not found", "title": "CF-ResourceNotFound", "code": 10010}
+        return web.json_response({"errors": [absent]}, status=404)
+
+    async def create_space(self, _: web.Request) -> web.Response:
+        self.space = True
+        return web.json_response({"guid": APP}, status=201)
 
     async def healthy(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -55,6 +67,8 @@ async def controller() -> AsyncIterator[Controller]:
     application = web.Application()
     application.router.add_get("/v3/apps", one.read)
     application.router.add_patch(f"/v3/apps/{APP}", one.write)
+    application.router.add_get("/v3/spaces/{guid}", one.read_space)
+    application.router.add_post("/v3/spaces", one.create_space)
     application.router.add_get("/healthz", one.healthy)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
@@ -101,6 +115,7 @@ upstream: {{url: {upstream}, advertised_urls: ["https://api.internal.example.org
 auth: {{keys: [{{secret: {SECRET}}}]}}
 routes:
 - {{match: GET /v3/apps, cache: {{mode: policy, ttl: 1h, stale_if_error: 1h, share: global}}}}
+- {{match: "GET /v3/spaces/:guid", cache: {{mode: policy, ttl: 1h, negative_ttl: 1h, share: principal}}}}
 shared_store:
   {store}
   hmac_key: {KEY}

@@ -9,7 +9,8 @@ from contextlib import suppress
 from valkey.exceptions import OutOfMemoryError
 
 from gateway.shared.options import Fault
-from tests.shared.pair import site
+from tests.conftest import bearer
+from tests.shared.pair import APP, site
 from tests.shared.servers import cluster, eventually, relay, server
 
 # What a busy machine adds is not what these tests are about.
@@ -229,6 +230,27 @@ async def test_a_process_that_stops_says_farewell() -> None:
             await eventually(lambda one=one: one.sharing.invalidations.processes == 2)
             assert one.sharing.invalidations.in_touch()
             assert one.sharing.invalidations.lost == 0
+
+
+async def test_that_there_is_nothing_is_known_to_the_others_too_until_it_is_created() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
+        await two.in_touch()
+
+        async def status(number: int) -> tuple[int, str]:
+            url = f"{two.gateways[number].url}/v3/spaces/{APP}"
+            async with two.http.get(url, headers=bearer()) as response:
+                return response.status, response.headers["Cache-Status"]
+
+        assert (await status(0))[0] == 404
+        await two.gateways[0].sharing.pages.drain()
+        code, said = await status(1)
+        assert (code, two.controller.reads) == (404, 1)
+        assert ";hit" in said
+        url = f"{two.gateways[0].url}/v3/spaces"
+        async with two.http.post(url, headers=bearer(), json={"name": "new"}) as response:
+            assert response.status == 201
+        for number in (0, 1):
+            assert (await status(number))[0] == 200
 
 
 async def test_what_no_cache_asks_for_is_the_controllers() -> None:

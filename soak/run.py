@@ -265,11 +265,14 @@ class Soak:
 
     # -- troubles
 
-    async def trouble(self) -> None:
-        """One thing that goes wrong, for a while; nothing is changed meanwhile, so that the truth stays known."""
-        name = self.random.choice([*FAULTS, "reload", "reload", "faulty reload", "rotation", "rotation", "uaa"])
+    def next_trouble(self) -> str:
+        """What goes wrong next."""
         if self.store is not None and self.random.random() < 0.25:
-            name = self.random.choice(["worker killed", "store away"])
+            return self.random.choice(["worker killed", "store away"])
+        return self.random.choice([*FAULTS, "reload", "reload", "faulty reload", "rotation", "rotation", "uaa"])
+
+    async def trouble(self, name: str) -> None:
+        """One thing that goes wrong, for a while."""
         if name in FAULTS:
             self.excused_until = time.monotonic() + 60
             self.lying = FAULTS[name].get("length_error", 0) == -7
@@ -323,17 +326,24 @@ class Soak:
         library = threading.Thread(target=self.library, daemon=True)
         library.start()
         ends = time.monotonic() + seconds
-        next_trouble = time.monotonic() + 5
+        next_trouble, name = time.monotonic() + 5, ""
+        trouble: asyncio.Task[None] | None = None
         try:
             while time.monotonic() < ends:
                 await self.change()
                 self.site.sample()
                 await asyncio.sleep(self.random.uniform(0.05, 0.4))
-                if time.monotonic() > next_trouble:
-                    await self.trouble()
-                    next_trouble = time.monotonic() + self.random.uniform(2, 6)
+                if trouble is None and time.monotonic() > next_trouble:
+                    name = self.next_trouble()
+                    trouble = asyncio.create_task(self.trouble(name))
+                # While the controller fails it is not to be asked for the truth, so nothing may change.
+                if trouble is not None and (name in FAULTS or trouble.done()):
+                    await trouble
+                    trouble, next_trouble = None, time.monotonic() + self.random.uniform(2, 6)
         finally:
             self.ends = True
+            if trouble is not None:
+                await trouble
             await asyncio.gather(*readers)
             await asyncio.to_thread(library.join, 10)
         self.truth.judge()
@@ -390,12 +400,17 @@ async def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--workers", type=int, default=2, help="more than one share a Valkey server")
+    parser.add_argument(
+        "--no-store", action="store_true", help="they share nothing but what their supervisor tells them"
+    )
     parser.add_argument("--mutant", help="break the gateway in a way that soak/mutants names; ends well when noticed")
     given = parser.parse_args()
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         store, more = None, ""
-        if given.workers > 1:
+        if given.workers > 1 and given.no_store:
+            more = f"workers: {given.workers}"
+        elif given.workers > 1:
             store = await stack.enter_async_context(server())
             shared = f"{{url: '{store.url}', hmac_key: {'k' * 32}}}"
             more = f"workers: {given.workers}\nshared_store: {shared}"

@@ -58,7 +58,10 @@ _SHOWS: Final = {
     "service_credential_bindings": ("service_bindings", "service_instances", "apps"),
     "service_route_bindings": ("service_bindings", "service_instances", "routes"),
     "jobs": (OTHER,),
-    "manifests": ("apps", "processes", "routes", "sidecars", "service_bindings", "service_instances"),
+    "manifests": (
+        *("apps", "processes", "routes", "sidecars", "service_bindings", "service_instances"),
+        *("droplets", "packages"),
+    ),
 }
 
 # "+name" stands for a set of types that change together; "type:" for the row that the first parameter of the template
@@ -106,13 +109,14 @@ PATCH            /v3/tasks/:guid                                             tas
 POST             /v3/tasks/:guid/actions/cancel                              tasks
 PUT              /v3/tasks/:guid/cancel                                      tasks
 POST             /v3/packages                                                packages
-PATCH,DELETE     /v3/packages/:guid                                          packages
+# What was made of a package or a droplet names it for as long as it is there.
+PATCH,DELETE     /v3/packages/:guid                                          packages builds droplets
 POST             /v3/packages/:guid/upload                                   packages
 POST             /v3/builds                                                  builds droplets packages
 PATCH            /v3/builds/:guid                                            builds droplets packages
 POST             /v3/droplets                                                droplets
 PATCH            /v3/droplets/:guid                                          droplets
-DELETE           /v3/droplets/:guid                                          droplets apps
+DELETE           /v3/droplets/:guid                                          droplets apps builds revisions tasks
 POST             /v3/droplets/:guid/upload                                   droplets
 # A deployment starts the app with its droplet, and its updater adds and removes web processes.
 POST             /v3/deployments                                             +app droplets
@@ -201,6 +205,7 @@ POST             /v3/admin/actions/clear_buildpack_cache                     -
 # By its `operation`, the write that a job does the work of: for jobs whose beginning was not seen. What is not here
 # drops everything.
 _WORK_OF: Final = {
+    "app.clear_buildpack_cache": ("POST", "/v3/apps/guid/actions/clear_buildpack_cache"),
     "app.delete": ("DELETE", "/v3/apps/guid"),
     "service_broker.catalog.synchronize": ("PATCH", "/v3/service_brokers/guid"),
 }

@@ -76,6 +76,7 @@ def test_the_oldest_gives_way() -> None:
     ("operation", "dropped"),
     [
         ("app.delete", dropped_by("DELETE", "/v3/apps/g")),
+        ("app.clear_buildpack_cache", frozenset({"audit_events", "usage", "other"})),
         ("space.delete", {EVERYTHING}),
         ("role.delete", {EVERYTHING}),
         ("space.apply_manifest", {EVERYTHING}),

@@ -38,7 +38,7 @@ def told_nobody() -> None:
 
 
 def told_late() -> None:
-    """Other processes say at once that they have dropped what they drop a tenth of a second later."""
+    """Other processes say at once that they have dropped what they drop half a second later."""
     from gateway.store.invalidations import Invalidations
 
     right: Callable[..., None] = Invalidations.__init__
@@ -48,7 +48,7 @@ def told_late() -> None:
         drop = self._drop
 
         def later(tags: Iterable[str]) -> None:
-            asyncio.get_running_loop().call_later(0.1, drop, tuple(tags))
+            asyncio.get_running_loop().call_later(0.5, drop, tuple(tags))
 
         self._drop = later
 

@@ -155,14 +155,15 @@ def test_the_same_stories_are_well_without(told: list[tuple[str, Any]]) -> None:
     asyncio.run(play(told))
 
 
+@pytest.mark.timeout(300)  # on a busy machine; on an idle one a few seconds
 @pytest.mark.parametrize("mutant", ["no guard", "told late"])
 async def test_a_mutant_of_processes(mutant: str) -> None:
     """Two workers and a Valkey server, under the soak's clients: ends as soon as one answer is wrong."""
-    assert await soak(mutant, 60) == 0
+    assert await soak(mutant, 120) == 0
 
 
 async def test_nothing_is_wrong_without_a_mutant() -> None:
-    assert await soak("none", 5) == 1, "nothing to notice"
+    assert await soak("none", 5) == 3, "there is nothing to notice"
 
 
 async def soak(mutant: str, seconds: int) -> int | None:

@@ -88,7 +88,10 @@ class Gateway:
         self.sharing: Final = assembly.sharing(settings, self.store, clock)
         self.identity: Final = assembly.identity(settings, self.sharing)
         self.pages, announce = self._pages()
-        self.inspector: Final = Inspector(self.store, clock, announce)
+        publish = None if self.sharing is None else self.sharing.invalidations.publish
+        self.inspector: Final = Inspector(self.store, clock, announce, publish)
+        if self.sharing is not None:
+            self.sharing.invalidations.purge = self.inspector.carry_out
         self.compressor: Final = assembly.compressor(settings, self.store)
         self.origins: Final = assembly.origins(settings, self.client, self.sharing)
         self.probe: Final = self.client.probe
@@ -213,7 +216,10 @@ class Gateway:
 
     async def cache(self, name: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """Carry out an operation of the operator's cache API in this process."""
-        return await perform(self.inspector, derived.prefix(self.settings), name, asked)
+        answer = await perform(self.inspector, derived.prefix(self.settings), name, asked)
+        if self.sharing is not None:
+            await self.sharing.invalidations.announced()
+        return answer
 
     def _policy(self) -> Policy:
         return Policy(

@@ -223,13 +223,13 @@ def _sharing(gateway: Gateway) -> None:
         "gateway_shared_store_in_touch",
         "1 while this process knows of all writes through others, 0 while it must not serve what it stored; 1 without "
         "shared_store.",
-        lambda: float(shared is None or shared.invalidations.in_touch()),
+        lambda: float(shared is None or shared.invalidations.lease.heard()),
         merge="min",
     )
     observe(
         "gateway_shared_store_processes",
         "Processes that share the store, as far as this one knows.",
-        lambda: 1 if shared is None else shared.invalidations.processes,
+        lambda: 1 if shared is None else shared.invalidations.lease.processes,
         merge="max",
     )
     observe(
@@ -252,12 +252,13 @@ def _sharing(gateway: Gateway) -> None:
     observe(
         "gateway_shared_store_out_of_touch_total",
         "How often this process could not know of the others' writes any more.",
-        lambda: 0 if shared is None else shared.invalidations.lost,
+        lambda: 0 if shared is None else shared.invalidations.lease.lost,
     )
     observe(
         "gateway_shared_store_invalidations_total",
-        "Invalidations: announced, unacknowledged (of these, somebody was slow to say that it has dropped its pages), "
-        "unsent (kept until the store is back); received, missed (everything was dropped), unreadable (likewise).",
+        "Invalidations: announced, unacknowledged (of these, somebody did not say that it has dropped its pages, and "
+        "may serve none), unsent (kept until the store is back), purges (told as such); received, missed (everything "
+        "was dropped), unreadable (likewise).",
         lambda: {} if shared is None else shared.invalidations.counts,
         "result",
     )

@@ -92,7 +92,7 @@ class Sharing:
     @property
     def processes(self) -> int:
         """Among how many a limit is split."""
-        return max(self.given.processes, self.invalidations.processes)
+        return max(self.given.processes, self.invalidations.lease.processes)
 
     def _changed(self, fault: Fault | None) -> None:
         if fault is None:

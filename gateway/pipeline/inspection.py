@@ -17,6 +17,7 @@ from gateway.core.invalidation import EVERYTHING
 from gateway.core.selection import Selection
 from gateway.core.visibility import kind_of as kind_of_domain
 from gateway.pipeline.entry import Entry
+from gateway.pipeline.purges import Purge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -107,16 +108,23 @@ class Inspector:
         clock: epoch seconds.
         announce: has other processes drop pages by their tags, more than were purged here if need be; None when this
             one is alone.
+        publish: tells other processes what is purged here, as what it is, so that each purges its own pages; where
+            there is none, they are told by tags.
 
     Attributes:
         purged: pages purged by hand, "hard" and "soft".
     """
 
     def __init__(
-        self, store: Inspectable, clock: Callable[[], float], announce: Callable[[Iterable[str]], None] | None = None
+        self,
+        store: Inspectable,
+        clock: Callable[[], float],
+        announce: Callable[[Iterable[str]], None] | None = None,
+        publish: Callable[[Purge], None] | None = None,
     ) -> None:
         self.store: Final = store
         self._announce: Final = announce
+        self._publish: Final = publish
         self._clock: Final = clock
         self._secret: Final = token_bytes(16)
         self.purged: Final = {"hard": 0, "soft": 0}
@@ -147,16 +155,35 @@ class Inspector:
             count = self.store.invalidate(tags)
             self.purged["hard"] += count
             return count
-        self.store.refuse_under_way()
-        # Whatever has taken the place of a page meanwhile goes too: too much is a miss, too little a lie.
-        return sum([self.purge_one(node.entry.key, soft=soft) async for node in self.select(wanted)])
+        if self._publish is not None:
+            self._publish(Purge(soft, selection=wanted))
+        return await self._purge(wanted, soft=soft, told=self._publish is not None)
 
     def purge_one(self, key: CacheKey, *, soft: bool) -> bool:
         """Drop one page or make it stale; whether it was there."""
+        self.store.refuse_under_way()
+        if self._publish is not None:
+            self._publish(Purge(soft, key=key))
+        return self._purge_one(key, soft=soft, told=self._publish is not None)
+
+    async def carry_out(self, purge: Purge) -> None:
+        """Purge here what an operator purged through another process."""
+        if purge.selection is not None:
+            await self._purge(purge.selection, soft=purge.soft, told=True)
+        elif purge.key is not None:
+            self.store.refuse_under_way()
+            self._purge_one(purge.key, soft=purge.soft, told=True)
+
+    async def _purge(self, wanted: Selection, *, soft: bool, told: bool) -> int:
+        self.store.refuse_under_way()
+        # Whatever has taken the place of a page meanwhile goes too: too much is a miss, too little a lie.
+        return sum([self._purge_one(node.entry.key, soft=soft, told=told) async for node in self.select(wanted)])
+
+    def _purge_one(self, key: CacheKey, *, soft: bool, told: bool) -> bool:
         entry = self.store.peek(key)
         if entry is None:
             return False
-        if self._announce is not None:
+        if self._announce is not None and not told:
             self._announce(entry.tags)
         if soft:
             self.store.replace(entry, entry.outdated(self._clock()))

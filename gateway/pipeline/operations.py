@@ -78,7 +78,6 @@ async def perform(inspector: Inspector, public_path: str, name: str, asked: Mapp
         return None
     if name == "entry":
         return inspector.detail(node)
-    inspector.store.refuse_under_way()
     return {"purged": int(inspector.purge_one(node.entry.key, soft=asked["soft"])), "soft": asked["soft"]}
 
 

@@ -67,9 +67,9 @@ async def find_or_fetch(
     offered = False
     try:
         if found is not None and not alone:
-            held = store.get(key)
+            held = store.peek(key)
             newer = not isinstance(held, Entry) or found.stored_at > held.stored_at
-            if newer and store.put(found, generation=generation) != "invalidated-meanwhile":
+            if found is held or (newer and store.put(found, generation=generation) != "invalidated-meanwhile"):
                 page = Page(found.status, None, found.fields, found.body)
                 return Fill(page, found, None, found.fetch_seconds, shared=True)
         fill = await fetch()

@@ -103,10 +103,11 @@ in all processes."""
     connect_timeout: Duration = 1.0
     """How long connecting may take, and storing a page; no request waits for either."""
     max_added_latency: Duration = 0.05
-    """The most that the store may add to a request before it counts as gone."""
-    lease: Duration = 2.0
-    """For how long a process that hears nothing believes to know of all writes: the longest that a write through \
-another may stay unseen when the network swallows messages without breaking connections."""
+    """The most that the store may add to a request before it counts as gone; also for how long a process serves what \
+it stored without hearing from the store (at least 20ms), and a write waits for one that does not answer."""
+    lease: Duration = 1.0
+    """How long a process may be silent before the others serve nothing they stored; a write that could not be \
+announced waits until then (1.25 of it at most)."""
     grace: Duration = 10.0
     """How long the others wait, without serving what they stored, for a process that has vanished without a farewell \
 and may be writing unheard."""

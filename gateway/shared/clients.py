@@ -34,6 +34,10 @@ ERRORS: Final = (ValkeyError, ValkeyClusterException, OSError, LookupError)
 _DENIED: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 _GONE: Final = ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "UNBLOCKED")
 
+# Where answers to `Listener.ping` come; no channel has this name.
+PONG: Final = ""
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+
 
 class Client(Protocol):
     """Sends commands to wherever their key lives."""
@@ -76,6 +80,14 @@ class Listener:
         for _ in channels:
             await self._connection.read_response()
 
+    async def ping(self) -> None:
+        """Ask for a message on `PONG`, which comes behind all messages that the server has sent by then.
+
+        Raises:
+            ERRORS: one of them.
+        """
+        await self._connection.send_packed_command(_PING, check_health=False)
+
     async def message(self) -> tuple[str, bytes] | None:
         """The next message with its channel; None when this server has nothing to do with the channel any more.
 
@@ -83,9 +95,12 @@ class Listener:
             ERRORS: one of them.
         """
         while True:
-            kind, channel, content = await self._connection.read_response()
+            kind, *rest = await self._connection.read_response()
             if kind == b"smessage":
+                channel, content = rest
                 return channel.decode(), content
+            if kind == b"pong":
+                return PONG, b""
             if kind == b"sunsubscribe":
                 return None
 

@@ -1,13 +1,14 @@
 """Telling the other processes what a write made void, and being told; knowing at every moment whether one is told.
 
-**In touch** is a process that holds a lease: it has had back, on the connection that brings it invalidations, the
-answer to a heartbeat it sent less than `lease` ago, so that nothing which was announced before has been missed; and
-every process it knows of has done the same. A process that is not in touch may serve nothing it stored: a write through
-another might be unknown to it. That costs fetches while the store is away, and never shows anyone an old page.
+**In touch** is a process that may serve what it stored (`lease.py`): what brings it invalidations answered a moment
+ago, and every process it knows of was heard lately. Otherwise a write through another might be unknown to it. Who is
+out of touch waits for the next answer, which takes no longer than the store does, or asks the controller.
 
-**A write's answer** leaves when all who listen have said that they dropped its pages, or at the end of the time that
-the store may add. What could not be announced is announced before this process calls itself in touch again; until then
-the others see it missing and are not in touch either, for as long as `grace`.
+**A write's answer** leaves when every other process has dropped its pages or may not serve them any more, whichever is
+first. All who listen say that they have dropped them; whoever does not in time was not answered in time either, so its
+right has ended by itself. What could not be announced is announced before this process calls itself in touch again;
+until then the others see it missing, and their right has ended when it has been silent for a lease. That is waited for
+as well, once; where the store itself is gone, and with it everybody's pulse, only for as long as a pulse lasts.
 
 The generation counts announcements. One that does not follow on the last means that some were missed, or that the store
 has begun anew: then everything is dropped.
@@ -16,74 +17,39 @@ has begun anew: then everything is dropped.
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from gateway.core.invalidation import EVERYTHING
-from gateway.shared.clients import ERRORS
+from gateway.shared.clients import ERRORS, PONG
 from gateway.shared.options import Fault, SharedStoreError
-from gateway.store.sync import SharedClock
+from gateway.store.horizon import Horizon
+from gateway.store.lease import Lease
+from gateway.store.messages import Announcement, Answer, announcement, open_announcement, open_answer, seal
+from gateway.store.rounds import Round
+from gateway.store.sync import Beat, SharedClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from gateway.pipeline.purges import Purge
     from gateway.shared.clients import Listener
     from gateway.shared.link import Link
     from gateway.shared.seal import Sealer
 
-_TOLD: Final = b"invalidation"
-_ANSWERED: Final = b"acknowledgement"
-_BEATS_A_LEASE: Final = 4
+_BEATS_A_LEASE: Final = 8
+_PULSES: Final = 3
+# Shorter ones would cost more than they are good for, in seconds.
+_SHORTEST_PULSE: Final = 0.02
+# Pulses without an answer beyond which no more are sent: the connection is as good as gone.
+_UNANSWERED: Final = 256
 # Tags that wait to be announced while the store is away; beyond it everything is.
 _UNSENT: Final = 10_000
-
-
-class _Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    origin: str
-    nonce: str
-    tags: tuple[str, ...]
-
-
-class _Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    nonce: str
-    process: str
-
-
-_ANNOUNCEMENT: Final = msgspec.msgpack.Decoder(_Announcement)
-_ANSWER: Final = msgspec.msgpack.Decoder(_Answer)
-
-
-class _Round:
-    """One announcement: its tags, who waits for it, who has answered it."""
-
-    __slots__ = ("answered", "done", "enough", "nonce", "tags", "wanted")
-
-    def __init__(self) -> None:
-        self.nonce: Final = secrets.token_hex(8)
-        self.tags: Final[set[str]] = set()
-        self.answered: Final[set[str]] = set()
-        self.wanted: tuple[int, frozenset[str] | None] | None = None
-        self.enough: Final = asyncio.Event()
-        self.done: Final = asyncio.Event()
-
-    def answer(self, process: str) -> None:
-        self.answered.add(process)
-        self._judge()
-
-    def want(self, count: int, awaited: frozenset[str] | None) -> None:
-        """So many will do, or these: who was silent just now is not waited for again so soon, the others are."""
-        self.wanted = count, awaited
-        self._judge()
-
-    def _judge(self) -> None:
-        count, awaited = self.wanted or (math.inf, None)
-        if len(self.answered) >= count or (awaited is not None and awaited <= self.answered):
-            self.enough.set()
+# Between two looks at what a write waits for, in seconds.
+_LOOK: Final = 0.02
 
 
 class Invalidations:
@@ -94,14 +60,14 @@ class Invalidations:
         sealer: the operator's key at work.
         namespace: this gateway's part of the store.
         drop: drops the pages with these tags from this process.
-        lease: for how long after a heartbeat this process believes to know everything, in seconds.
-        grace: for how long others are not in touch because of one that is silent, in seconds.
+        lease: how long a process may be silent before the others serve nothing they stored, in seconds.
+        grace: for how long they do so, in seconds.
         monotonic: seconds of a clock that never goes back.
 
     Attributes:
         counts: what became of announcements, own and others', by result; the label of
             `gateway_shared_store_invalidations_total`.
-        lost: how often this process was in touch no more.
+        purge: carries out in this process what an operator purged through another.
     """
 
     def __init__(
@@ -118,50 +84,60 @@ class Invalidations:
         self._link: Final = link
         self._sealer: Final = sealer
         self._drop: Final = drop
-        self._lease: Final = lease
-        self._grace: Final = grace
         self._monotonic: Final = monotonic
-        self.clock: Final = SharedClock(link, namespace, secrets.token_hex(8))
+        self.purge: Callable[[Purge], Awaitable[object]] | None = None
+        self.clock: Final = SharedClock(link, namespace, secrets.token_hex(8), slack=lease / 4)
+        pulse = min(max(link.options.max_added_latency, _SHORTEST_PULSE), lease)
+        self.lease: Final = Lease(self.clock.process, lease=lease, grace=grace, pulse=pulse, monotonic=monotonic)
+        self._grace: Final = grace
         self._own: Final = self.clock.channel_of(self.clock.process)
         self._seen: tuple[str, int] | None = None
-        self._until = 0.0
-        self._held = False
-        self._alive: Final[dict[str, float]] = {}
         self._beats: Final[dict[str, float]] = {}
-        self._next: _Round | None = None
-        self._current: _Round | None = None
-        self._unsent: set[str] = set()
-        self._impatient_until = 0.0
-        self._answering: frozenset[str] = frozenset()
+        self._asked: Final[deque[float]] = deque()
+        self._horizon: Final = Horizon(self.lease, late_by=self.clock.late_by, monotonic=monotonic)
+        self._listening = False
+        self._touching: Final = asyncio.Event()
+        self._changed: Final = asyncio.Event()
+        self._hopeless = False
+        self._next: Round | None = None
+        self._current: Round | None = None
+        self._unsent: Final[set[str]] = set()
         self._sending: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
-        self._answers: Final[set[asyncio.Task[None]]] = set()
-        self.counts: Final = dict.fromkeys(
-            ("announced", "unacknowledged", "unsent", "received", "missed", "unreadable"), 0
-        )
-        self.lost = 0
+        self._stopping = False
+        self._behind: Final[set[asyncio.Task[None]]] = set()
+        results = ("announced", "unacknowledged", "unsent", "purges", "received", "missed", "unreadable")
+        self.counts: Final = dict.fromkeys(results, 0)
+        # Whether everything that was announced is known here. Cheap: asked for every hit.
+        self.in_touch: Final = self.lease.serves
 
     # -- what the store of pages asks
 
-    def in_touch(self) -> bool:
-        """Whether everything that was announced is known here. Cheap: asked for every hit."""
-        return self._monotonic() < self._until
-
-    @property
-    def processes(self) -> int:
-        """How many share the store, this one included, as far as is known."""
-        return max(1, len(self._alive))
+    async def touched(self) -> bool:
+        """Whether this process is in touch, now or as soon as the store answers; once it has not, nobody waits."""
+        if self.in_touch():
+            return True
+        if self._hopeless or not (self._listening and self.lease.heard()) or self._link.fault is not None:
+            return False
+        self._touching.clear()
+        try:
+            async with asyncio.timeout(self._link.options.max_added_latency):
+                await self._touching.wait()
+        except TimeoutError:
+            self._hopeless = not self.in_touch()
+        return self.in_touch()
 
     def announce(self, tags: Iterable[str]) -> None:
         """Have the others drop the pages with these tags, beginning at once; `announced` waits for it."""
-        if self._next is None:
-            self._next = _Round()
-        self._next.tags.update(tags)
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.ensure_future(self._send())
+        self._round().tags.update(tags)
+
+    def publish(self, purge: Purge) -> None:
+        """Have the others purge what an operator purged here, beginning at once; `announced` waits for it."""
+        self.counts["purges"] += 1
+        self._round().purges.append(purge)
 
     async def announced(self) -> None:
-        """Wait until the others have dropped what was announced so far, or until that takes too long."""
+        """Wait until the others have dropped what was announced so far, or may not serve it any more."""
         pending = self._next or self._current
         if pending is not None:
             await pending.done.wait()
@@ -170,14 +146,16 @@ class Invalidations:
 
     async def start(self) -> None:
         """Begin to listen; returns when in touch, or after a short time without."""
-        touched = asyncio.Event()
-        self._running = asyncio.ensure_future(self._run(touched))
+        touched = self._touching
+        self._running = asyncio.ensure_future(self._run())
         with suppress(TimeoutError):
             async with asyncio.timeout(self._link.options.connect_timeout if self._link.fault is None else 0):
                 await touched.wait()
 
     async def stop(self) -> None:
         """Announce what is left, say farewell, stop listening."""
+        self._stopping = True
+        self._changed.set()
         if self._sending is not None:
             await self._sending
         running, self._running = self._running, None
@@ -185,16 +163,21 @@ class Invalidations:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
-        await asyncio.gather(*self._answers, return_exceptions=True)
+        await asyncio.gather(*self._behind, return_exceptions=True)
+        farewell = self._sealed(self.clock.channel, Announcement(self.clock.process, "", ()))
         with suppress(SharedStoreError):
-            await self._bye()
-
-    async def _bye(self) -> None:
-        await self.clock.leave()
-        farewell = _Announcement(self.clock.process, "", ())
-        await self.clock.send(self.clock.channel, b"- 0 " + self._sealed(_TOLD, self.clock.channel, farewell))
+            await self.clock.leave()
+            await self.clock.send(self.clock.channel, b"- 0 " + farewell)
 
     # -- announcing
+
+    def _round(self) -> Round:
+        """What is announced next, beginning at once."""
+        if self._next is None:
+            self._next = Round()
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.ensure_future(self._send())
+        return self._next
 
     async def _send(self) -> None:
         while self._next is not None:
@@ -205,101 +188,132 @@ class Invalidations:
                 self._current.done.set()
                 self._current = None
 
-    async def _send_one(self, round_: _Round) -> None:
-        started, budget = self._monotonic(), self._link.options.max_added_latency
-        tags = sorted(round_.tags)
-        message = self._sealed(_TOLD, self.clock.channel, _Announcement(self.clock.process, round_.nonce, tuple(tags)))
+    async def _send_one(self, round_: Round) -> None:
+        message = announcement(self.clock.process, round_.nonce, round_.tags, round_.purges)
+        if message is None:
+            message = Announcement(self.clock.process, round_.nonce, (EVERYTHING,))
+        void, sealed = message.void, self._sealed(self.clock.channel, message)
         try:
-            told = await self.clock.announce(message, tags)
-        except SharedStoreError as error:
+            told = await self.clock.announce(sealed, void, patience=max(self.lease.lasts, self.lease.pulse))
+        except SharedStoreError:
             self.counts["unsent"] += 1
-            self._keep_unsent(tags)
-            self._out_of_touch()
-            if error.fault is Fault.OPEN:
-                return
-            # Those who listen at the same server notice by the same that it is gone: give them as long as it takes.
-            await asyncio.sleep(max(0.0, started + budget - self._monotonic()))
+            self._keep_unsent(void)
+            self.lease.lose()
+            await self._unserved()
             return
         self.counts["announced"] += 1
-        round_.want(told, self._answering if started < self._impatient_until else None)
-        try:
-            async with asyncio.timeout(max(0.001, started + budget - self._monotonic())):
-                await round_.enough.wait()
-        except TimeoutError:
-            self.counts["unacknowledged"] += 1
-            self._impatient_until = self._monotonic() + self._lease
-            self._answering = frozenset(round_.answered)
+        round_.want(max(told, 1 + self.lease.serving))
+        at, horizon = self._monotonic(), self._horizon
+        while not (round_.enough.is_set() and horizon.all_here()):
+            left = horizon.told(at) - self._monotonic()
+            if left <= 0:
+                self.counts["unacknowledged"] += not round_.enough.is_set()
+                return
+            await self._change(left)
+
+    async def _change(self, longest: float) -> None:
+        """Wait until there is something new, but not for long."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(longest, _LOOK)):
+                await self._changed.wait()
+
+    async def _unserved(self) -> None:
+        """Wait until the others may not serve any more what this process could not announce."""
+        while not self._stopping:
+            unreachable = self._link.fault is Fault.UNREACHABLE
+            left = self._horizon.untold(unreachable=unreachable, owing=bool(self._unsent)) - self._monotonic()
+            if left <= 0:
+                return
+            await self._change(left)
 
     def _keep_unsent(self, tags: Iterable[str]) -> None:
         self._unsent.update(tags)
         if len(self._unsent) > _UNSENT:
-            self._unsent = {EVERYTHING}
+            self._unsent.clear()
+            self._unsent.add(EVERYTHING)
 
     async def _send_unsent(self) -> None:
         while self._unsent:
-            tags, self._unsent = self._unsent, set()
-            try:
-                announcement = _Announcement(self.clock.process, "", tuple(sorted(tags)))
-                await self.clock.announce(self._sealed(_TOLD, self.clock.channel, announcement), sorted(tags))
-            except SharedStoreError:
-                self._keep_unsent(tags)
-                raise
+            tags = tuple(sorted(self._unsent))
+            message = Announcement(self.clock.process, "", tags)
+            await self.clock.announce(self._sealed(self.clock.channel, message), tags)
+            self._unsent.difference_update(tags)
             self.counts["announced"] += 1
+            self._horizon.resent_at = self._monotonic()
+            self._changed.set()
 
     # -- listening
 
-    async def _run(self, touched: asyncio.Event) -> None:
+    async def _run(self) -> None:
         pause = self._link.options.retry_interval / 10
         while True:
             try:
                 await self._link.up.wait()
-                await self._listen(touched)
+                await self._listen()
             except (SharedStoreError, *ERRORS):
                 pass
-            finally:
-                self._out_of_touch()
             await asyncio.sleep(pause)
 
-    async def _listen(self, touched: asyncio.Event) -> None:
+    async def _listen(self) -> None:
         await self.clock.read(())  # so that a cluster's client knows where the key lives now
         listener = await self._link.listener(self.clock.key)
-        beating: asyncio.Task[None] | None = None
+        tasks: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(self._link.options.connect_timeout):
                 await listener.subscribe(self.clock.channel, self._own)
-            # Whom this process has not heard of because it was deaf itself may be there still, and deaf.
-            self._alive.update(dict.fromkeys(self._alive, self._monotonic() - self._lease))
+            self._listening, self._horizon.gone_at = True, None
+            self.lease.suspect()
             await self._send_unsent()
-            beating = asyncio.ensure_future(self._beat())
-            await self._hear(listener, touched, beating)
+            hearing = asyncio.ensure_future(self._hear(listener))
+            tasks = [hearing, *map(asyncio.ensure_future, (self._beat(), self._pulse(listener)))]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self.lease.break_off()
+            # Whether the store is gone, or only out of reach, is told by the connection that listens.
+            await asyncio.wait([hearing], timeout=self.lease.pulse)
+            at = self._monotonic()
+            if hearing.done() and await self._nobody_there():
+                self._horizon.gone_at = at
+                self._changed.set()
+            for task in done:
+                task.result()
         except TimeoutError:
             raise SharedStoreError(Fault.TIMEOUT) from None
         finally:
-            if beating is not None:
-                beating.cancel()
-                await asyncio.gather(beating, return_exceptions=True)
+            if self._listening:
+                self._listening, self._horizon.left_at = False, self._monotonic()
+            self.lease.break_off()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._beats.clear()
+            self._asked.clear()
             await listener.close()
 
-    async def _hear(self, listener: Listener, touched: asyncio.Event, beating: asyncio.Task[None]) -> None:
-        """Take messages until the connection breaks, stays silent for too long, or the heart stops."""
-        reading: asyncio.Task[tuple[str, bytes] | None] | None = None
+    async def _nobody_there(self) -> bool:
+        """Whether the store cannot be connected to, and says so; who is cut off hears nothing."""
         try:
-            while True:
-                reading = asyncio.ensure_future(listener.message())
-                await asyncio.wait({reading, beating}, return_when=asyncio.FIRST_COMPLETED, timeout=2 * self._lease)
-                if not reading.done():
-                    return
-                message = reading.result()
-                if message is None:
-                    return
-                self._take(*message)
-                if self.in_touch():
-                    touched.set()
-        finally:
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+            await (await self._link.listener(self.clock.key)).close()
+        except SharedStoreError as error:
+            return error.fault is Fault.UNREACHABLE
+        return False
+
+    async def _hear(self, listener: Listener) -> None:
+        """Take messages, in their order, until there is nothing to hear on this connection any more."""
+        while (message := await listener.message()) is not None:
+            if self._take(*message):
+                self._hopeless = False
+                self._touching.set()
+            self._changed.set()
+
+    async def _pulse(self, listener: Listener) -> None:
+        """Ask, behind everything that was announced, for as long as there are answers."""
+        patience = 2 * self.lease.lasts
+        while not self._asked or self._monotonic() - self._asked[0] < patience:
+            if len(self._asked) < _UNANSWERED:
+                self._asked.append(self._monotonic())
+                await listener.ping()
+            await asyncio.sleep(self.lease.pulse / _PULSES)
 
     async def _beat(self) -> None:
         """Heartbeats until one fails."""
@@ -307,80 +321,71 @@ class Invalidations:
             if self._unsent:
                 await self._send_unsent()
             nonce = secrets.token_hex(8)
-            self._beats[nonce] = self._monotonic()
-            await self.clock.beat(nonce, forget_after=self._grace)
-            await asyncio.sleep(self._lease / _BEATS_A_LEASE)
+            self._beats[nonce] = self._horizon.last_beat = now = self._monotonic()
+            await self.clock.beat(nonce, forget_after=self._grace, now=now)
+            await asyncio.sleep(self.lease.lasts / _BEATS_A_LEASE)
 
-    def _take(self, channel: str, content: bytes) -> None:
+    def _take(self, channel: str, content: bytes) -> bool:
+        """Act on a message; whether stored pages may be served because of it."""
         try:
-            if channel == self.clock.channel:
-                self._told(content)
-            else:
-                self._answered(content)
-        except (ValueError, msgspec.DecodeError):
-            self._unreadable()
-
-    def _unreadable(self) -> None:
-        """What it said is unknown: perhaps that everything is void."""
-        self.counts["unreadable"] += 1
-        self._drop((EVERYTHING,))
+            if channel == PONG:
+                return self.lease.answered(self._asked.popleft()) if self._asked else False
+            if channel != self.clock.channel:
+                return self._answered(content)
+            self._told(content)
+        except ValueError:
+            # What it said is unknown: perhaps that everything is void.
+            self.counts["unreadable"] += 1
+            self._drop((EVERYTHING,))
+        return False
 
     def _told(self, content: bytes) -> None:
         epoch, generation, sealed = content.split(b" ", 2)
-        plain = self._sealer.open(_TOLD, self.clock.channel.encode(), sealed)
-        if plain is None:
-            self._unreadable()
-            return
-        announcement = _ANNOUNCEMENT.decode(plain)
+        told = open_announcement(self._sealer, self.clock.channel, sealed)
         if epoch == b"-":
-            self._alive.pop(announcement.origin, None)
+            self.lease.forget(told.origin)
             return
         self.counts["received"] += 1
         self._advance(epoch.decode(), int(generation), 1)
-        if announcement.origin == self.clock.process:
-            if self._current is not None and announcement.nonce == self._current.nonce:
-                self._current.answer(announcement.origin)
+        if told.origin == self.clock.process:
+            if self._current is not None and told.nonce == self._current.nonce:
+                self._current.answer(told.origin)
             return
-        self._drop(announcement.tags)
-        if announcement.nonce:
-            self._acknowledge(announcement)
+        self._drop(told.tags)
+        if told.nonce or told.purged:
+            self._do_behind(self._carry_out(told))
 
-    def _acknowledge(self, announcement: _Announcement) -> None:
-        channel = self.clock.channel_of(announcement.origin)
-        answer = self._sealed(_ANSWERED, channel, _Answer(announcement.nonce, self.clock.process))
+    async def _carry_out(self, told: Announcement) -> None:
+        """Purge what an announcement says, then say that all of it is dropped."""
+        for purge in told.purges:
+            if self.purge is None:
+                self._drop((EVERYTHING,))
+            else:
+                await self.purge(purge)
+        if not told.nonce:
+            return
+        channel = self.clock.channel_of(told.origin)
+        with suppress(SharedStoreError):
+            await self.clock.send(channel, self._sealed(channel, Answer(told.nonce, self.clock.process)))
 
-        async def send() -> None:
-            with suppress(SharedStoreError):
-                await self.clock.send(channel, answer)
+    def _do_behind(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
-        task = asyncio.ensure_future(send())
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-
-    def _answered(self, content: bytes) -> None:
-        plain = self._sealer.open(_ANSWERED, self._own.encode(), content)
-        if plain is not None:
-            answer = _ANSWER.decode(plain)
+    def _answered(self, content: bytes) -> bool:
+        answer = open_answer(self._sealer, self._own, content)
+        if answer is not None:
             if self._current is not None and answer.nonce == self._current.nonce:
                 self._current.answer(answer.process)
-            return
-        epoch, generation, nonce, *members = content.decode("ascii", "replace").split(" ")
-        sent = self._beats.pop(nonce, None)
+            return False
+        beat = Beat.read(content)
+        sent = self._beats.pop(beat.nonce, None)
         if sent is None:
-            return
-        self._advance(epoch, int(generation), 0)
-        now = self._monotonic()
-        for process, age in zip(members[::2], members[1::2], strict=True):
-            if int(age) / 1000 < self._lease:
-                self._alive[process] = max(now - int(age) / 1000, self._alive.get(process, 0.0))
-        for process, seen in list(self._alive.items()):
-            if now - seen >= self._grace:
-                del self._alive[process]
-        if all(now - seen < self._lease for seen in self._alive.values()):
-            self._until = sent + self._lease
-            self._held = True
-        else:
-            self._out_of_touch()
+            return False
+        self.clock.told(beat.at, self._monotonic())
+        self._advance(beat.epoch, beat.generation, 0)
+        return self.lease.met(sent, beat.ages)
 
     def _advance(self, epoch: str, generation: int, step: int) -> None:
         """Follow the shared clock; whoever has missed something drops everything."""
@@ -391,9 +396,5 @@ class Invalidations:
                 self.counts["missed"] += 1
             self._drop((EVERYTHING,))
 
-    def _out_of_touch(self) -> None:
-        self.lost += self._held
-        self._until, self._held = 0.0, False
-
-    def _sealed(self, purpose: bytes, channel: str, message: msgspec.Struct) -> bytes:
-        return self._sealer.seal(purpose, channel.encode(), msgspec.msgpack.encode(message))
+    def _sealed(self, channel: str, message: Announcement | Answer) -> bytes:
+        return seal(self._sealer, channel, message)

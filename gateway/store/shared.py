@@ -198,20 +198,28 @@ class SharedPages:
             stored either.
         """
         if not self.in_touch():
-            return None, None
+            if not await self.invalidations.touched():
+                return None, None
+            if wait and (held := self._held(key)) is not None:
+                return held, None
         name = self._name(key)
         await self._withdrawn(name)
         entry, now = await self._look(name, key, tags, first=True)
         if entry is not None or now is None or not wait or not self._collapse_wait or await self._lock(name):
             return entry, now
         pause, until = _FIRST_PAUSE, time.monotonic() + self._collapse_wait
-        while time.monotonic() < until and self.in_touch():
+        while time.monotonic() < until and self.invalidations.lease.heard():
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             entry, now = await self._look(name, key, tags, first=False)
             if entry is not None or now is None or await self._lock(name):
                 break
         return entry, now
+
+    def _held(self, key: CacheKey) -> Entry | None:
+        """The page stored here, if it is fresh: it may be served, now that this process is in touch again."""
+        held = self.local.get(key)
+        return held if isinstance(held, Entry) and held.key == key and self._clock() < held.fresh_until else None
 
     def release(self, key: CacheKey) -> None:
         """Let others fetch, for there is nothing to offer."""
@@ -297,7 +305,7 @@ class SharedPages:
         Returns:
             As `find`; whether a variant may be served is the caller's to judge.
         """
-        if not self.in_touch():
+        if not await self.invalidations.touched():
             return None, None
         name = self._name(key)
         await self._withdrawn(name)

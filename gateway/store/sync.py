@@ -9,7 +9,7 @@ same when the hash has grown too large. So no snapshot, no failover and no evict
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.invalidation import EVERYTHING
 from gateway.pipeline.ports import Stamp
@@ -60,9 +60,9 @@ _BEAT: Final = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[4]))
-redis.call('ZADD', KEYS[2], now, ARGV[2])
+if now <= tonumber(ARGV[5]) then redis.call('ZADD', KEYS[2], now, ARGV[2]) end
 local members = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
-local parts = {state[2], state[3], ARGV[3]}
+local parts = {state[2], state[3], ARGV[3], string.format('%d', now)}
 for place = 1, #members, 2 do
   parts[#parts + 1] = members[place]
   parts[#parts + 1] = string.format('%d', now - tonumber(members[place + 1]))
@@ -73,6 +73,36 @@ return 1
 )
 
 
+class Beat(NamedTuple):
+    """The answer to a heartbeat.
+
+    Attributes:
+        epoch: of the clock.
+        generation: of the clock.
+        nonce: of the heartbeat.
+        at: the server's time, in milliseconds.
+        ages: how long ago each process was heard, in seconds.
+    """
+
+    epoch: str
+    generation: int
+    nonce: str
+    at: int
+    ages: dict[str, float]
+
+    @classmethod
+    def read(cls, content: bytes) -> Beat:
+        """From what the script wrote.
+
+        Raises:
+            ValueError: it did not write this.
+        """
+        epoch, generation, nonce, at, *members = content.decode("ascii", "replace").split(" ")
+        pairs = zip(members[::2], members[1::2], strict=True)
+        ages = {process: max(0, int(age)) / 1000 for process, age in pairs}
+        return cls(epoch, int(generation), nonce, int(at), ages)
+
+
 class SharedClock:
     """The scripts, by what they are for.
 
@@ -80,10 +110,16 @@ class SharedClock:
         link: the way to the store.
         namespace: this gateway's part of it.
         process: the name of this process among the others: no spaces.
+        slack: seconds by which a heartbeat may come later than its patience allows.
+
+    Attributes:
+        late_by: seconds after which no heartbeat counts any more, however late the store gets to it.
     """
 
-    def __init__(self, link: Link, namespace: str, process: str) -> None:
+    def __init__(self, link: Link, namespace: str, process: str, *, slack: float) -> None:
         self._link: Final = link
+        self._server_at: tuple[int, float] | None = None
+        self.late_by: Final = link.options.max_added_latency + slack
         self.process: Final = process
         self.key: Final = f"{{{namespace}}}:sync"
         self._members: Final = f"{{{namespace}}}:members"
@@ -103,12 +139,13 @@ class SharedClock:
         epoch, generation, latest = answer
         return Stamp(epoch.decode(), int(generation)), int(latest)
 
-    async def announce(self, message: bytes, tags: Sequence[str]) -> int:
+    async def announce(self, message: bytes, tags: Sequence[str], *, patience: float | None = None) -> int:
         """Invalidate tags for everybody.
 
         Args:
             message: what processes are told beside the generation.
             tags: what is void from now on.
+            patience: seconds, where a request may wait for longer than for other answers.
 
         Returns:
             How many processes are being told.
@@ -116,21 +153,38 @@ class SharedClock:
         Raises:
             SharedStoreError: perhaps nobody.
         """
-        answer: list[Any] = await self._link.run(_ANNOUNCE, [self.key, self.channel], _new_epoch(), message, *tags)
+        keys = [self.key, self.channel]
+        answer: list[Any] = await self._link.run(_ANNOUNCE, keys, _new_epoch(), message, *tags, patience=patience)
         return int(answer[2])
 
-    async def beat(self, nonce: str, *, forget_after: float) -> None:
+    async def beat(self, nonce: str, *, forget_after: float, now: float) -> None:
         """Say that this process is there; the answer comes on its channel, behind all that was announced before.
+
+        A server that stood still may get to it long after this process has given it up; then it does not count.
 
         Args:
             nonce: comes back; no spaces.
             forget_after: seconds after which a silent process is none any more.
+            now: on the clock that `told` is given.
 
         Raises:
             SharedStoreError: not said.
         """
         keys = [self.key, self._members, self.channel_of(self.process)]
-        await self._link.run(_BEAT, keys, _new_epoch(), self.process, nonce, int(forget_after * 1000))
+        await self._link.run(
+            _BEAT, keys, _new_epoch(), self.process, nonce, int(forget_after * 1000), self._not_after(now)
+        )
+
+    def told(self, at: int, now: float) -> None:
+        """Note the server's time, in milliseconds, that an answer says which has come now."""
+        self._server_at = (at, now)
+
+    def _not_after(self, now: float) -> int:
+        """The server's time after which a heartbeat of now is late, in milliseconds; rather too early."""
+        if self._server_at is None:
+            return 1 << 53
+        at, then = self._server_at
+        return at + int(1000 * (now - then + self.late_by))
 
     async def send(self, channel: str, message: bytes) -> None:
         """Tell whoever listens on a channel.

@@ -57,7 +57,7 @@ def test_addresses(section: str, mode: str, addresses: tuple[tuple[str, int], ..
         (f"url: unix:///s\n  mode: cluster\n  hmac_key: {KEY}", "shared_store.url"),
         (f"url: valkey://a/1\n  mode: cluster\n  hmac_key: {KEY}", "shared_store.url"),
         (f"url: valkey://a\n  lease: 10ms\n  hmac_key: {KEY}", "shared_store.lease"),
-        (f"url: valkey://a\n  grace: 1s\n  hmac_key: {KEY}", "shared_store.grace"),
+        (f"url: valkey://a\n  grace: 500ms\n  hmac_key: {KEY}", "shared_store.grace"),
         (f"url: valkey://a\n  max_added_latency: 0\n  hmac_key: {KEY}", "shared_store.max_added_latency"),
         (f"url: valkey://a\n  connect_timeout: 0\n  hmac_key: {KEY}", "shared_store.connect_timeout"),
         (f"url: valkeys://a\n  tls: {{cert_file: {__file__}}}\n  hmac_key: {KEY}", "shared_store.tls.key_file"),

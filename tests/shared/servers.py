@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from valkey.asyncio import Valkey
@@ -164,19 +165,22 @@ async def cluster(masters: int = 3, replicas: int = 1, *options: str) -> AsyncIt
 
 
 class Relay:
-    """A way to a server that can be blocked without anybody's connection breaking."""
+    """A way to a server that can be blocked without anybody's connection breaking, or slow, by chance."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.open = asyncio.Event()
         self.open.set()
+        self.delays: Random | None = None
         self.writers: list[asyncio.StreamWriter] = []
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self.open.wait()
+                if self.delays is not None:
+                    await asyncio.sleep(self.delays.uniform(0.0, 0.06))
                 writer.write(data)
         writer.close()
 

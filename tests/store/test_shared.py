@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from random import Random
 
+import pytest
 from valkey.exceptions import OutOfMemoryError
 
-from gateway.shared.options import Fault
+from gateway.shared.link import Link
+from gateway.shared.options import Fault, Options
+from gateway.store.sync import SharedClock
 from tests.conftest import bearer
 from tests.shared.pair import APP, site
 from tests.shared.servers import cluster, eventually, relay, server
@@ -30,19 +34,19 @@ async def test_a_page_one_has_fetched_is_the_others_too() -> None:
 
 
 async def test_a_thousand_writes_through_one_are_each_visible_to_the_next_read_through_the_other() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
+    """At the defaults, and on however busy a machine: it is no matter of timing."""
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
         await two.in_touch()
         for number in range(1000):
             writer = number % 2
             await two.write(writer, str(number))
             assert (await two.read(1 - writer))[0] == str(number)
             assert (await two.read(writer))[0] == str(number)
-        assert all(one.sharing.invalidations.counts["unacknowledged"] == 0 for one in two.gateways)
-        assert all(one.sharing.invalidations.lost == 0 for one in two.gateways)
 
 
 async def test_a_thousand_writes_are_visible_also_while_the_store_restarts() -> None:
-    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 300ms\n  lease: 10s") as two:
+    """Likewise at the defaults."""
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
         await two.in_touch()
         done = asyncio.Event()
 
@@ -61,7 +65,7 @@ async def test_a_thousand_writes_are_visible_also_while_the_store_restarts() -> 
         done.set()
         await disturbing
         await two.in_touch()
-        assert all(one.sharing.invalidations.lost > 0 for one in two.gateways)
+        assert all(one.sharing.invalidations.lease.lost > 0 for one in two.gateways)
 
 
 async def test_a_frozen_store_costs_one_request_50_ms_and_none_fails() -> None:
@@ -73,7 +77,7 @@ async def test_a_frozen_store_costs_one_request_50_ms_and_none_fails() -> None:
         for number in range(20):
             await two.write(number % 2, str(number))
             await two.read(number % 2)
-        assert time.monotonic() - started < 2.0  # 50 ms for each gateway, and what 40 requests take on a busy machine
+        assert time.monotonic() - started < 4.0  # 50 ms each, a lease for writes, 40 requests on a busy machine
         for one in two.gateways:
             await eventually(lambda one=one: not one.sharing.invalidations.in_touch())
         for number in range(20, 40):
@@ -153,7 +157,7 @@ async def test_a_full_store_still_tells_of_writes() -> None:
             await two.write(number % 2, str(number))
             assert (await two.read(1 - number % 2))[0] == str(number)
         assert sum(one.sharing.pages.counts["not-stored"] for one in two.gateways) > 0
-        assert all(one.sharing.invalidations.lost == 0 for one in two.gateways)
+        assert all(one.sharing.invalidations.lease.lost == 0 for one in two.gateways)
 
 
 async def test_an_evicted_clock_begins_a_new_epoch() -> None:
@@ -227,9 +231,9 @@ async def test_a_process_that_stops_says_farewell() -> None:
         await three.in_touch()
         await three.gateways.pop().stop()
         for one in three.gateways:
-            await eventually(lambda one=one: one.sharing.invalidations.processes == 2)
+            await eventually(lambda one=one: one.sharing.invalidations.lease.processes == 2)
             assert one.sharing.invalidations.in_touch()
-            assert one.sharing.invalidations.lost == 0
+            assert one.sharing.invalidations.lease.lost == 0
 
 
 async def test_that_there_is_nothing_is_known_to_the_others_too_until_it_is_created() -> None:
@@ -307,27 +311,145 @@ async def test_a_cluster_fails_over_under_writes_and_each_is_visible() -> None:
             for number in range(300, 400):
                 await two.write(number % 2, str(number))
                 assert (await two.read(1 - number % 2))[0] == str(number), number
-            assert all(one.sharing.invalidations.lost > 0 for one in two.gateways)
+            assert all(one.sharing.invalidations.lease.lost > 0 for one in two.gateways)
 
 
-async def test_a_process_whose_messages_the_network_swallows_serves_no_old_page_for_longer_than_its_lease() -> None:
-    async with server() as valkey, relay(valkey.port) as way:
-        near, far = f"url: {valkey.url}\n  lease: 1s", f"url: valkey://127.0.0.1:{way.port}\n  lease: 1s"
-        async with site(near, far) as two:
+async def test_a_process_whose_messages_the_network_swallows_serves_no_old_page() -> None:
+    async with (
+        server() as valkey,
+        relay(valkey.port) as way,
+        site(f"url: {valkey.url}", f"url: valkey://127.0.0.1:{way.port}") as two,
+    ):
+        await two.in_touch()
+        await two.read(1)
+        way.open.clear()
+        for number in range(5):
+            await two.write(0, str(number))
+            assert (await two.read(1))[0] == str(number)
+        assert two.gateways[0].sharing.invalidations.counts["unacknowledged"] > 0
+        way.open.set()
+        await two.in_touch()
+        await two.write(1, "both again")
+        assert (await two.read(0))[0] == "both again"
+
+
+async def test_a_process_that_cannot_announce_its_writes_holds_them_back_until_the_others_serve_nothing() -> None:
+    """It reaches nobody, the others reach the store and are content: they notice its silence."""
+    async with (
+        server() as valkey,
+        relay(valkey.port) as way,
+        site(f"url: {valkey.url}", f"url: valkey://127.0.0.1:{way.port}") as two,
+    ):
+        await two.in_touch()
+        await two.read(0)
+        way.open.clear()
+        for number in range(10):
+            await two.write(1, str(number))
+            assert (await two.read(0))[0] == str(number)
+        way.open.set()
+        await two.in_touch()
+        assert (await two.read(0))[0] == "9"
+
+
+@pytest.mark.parametrize("slow", [(0,), (1,), (0, 1)], ids=["the writer's way", "the reader's way", "both ways"])
+async def test_however_slow_the_bus_is_each_write_is_visible_to_the_next_read(slow: tuple[int, ...]) -> None:
+    """At the defaults; delays around the 50 ms that the store may add, so that about anything is late at times."""
+    async with server() as valkey, relay(valkey.port) as first, relay(valkey.port) as second:
+        ways = (first, second)
+        async with site(*(f"url: valkey://127.0.0.1:{way.port}" for way in ways)) as two:
             await two.in_touch()
-            await two.read(1)
-            way.open.clear()
-            started = time.monotonic()
-            for number in range(5):
-                await two.write(0, str(number))
-            assert time.monotonic() - started < 0.5, "it is waited for once"
-            assert two.gateways[0].sharing.invalidations.counts["unacknowledged"] == 1
-            await eventually(lambda: not two.gateways[1].sharing.invalidations.in_touch())
-            assert (await two.read(1))[0] == "4"
-            way.open.set()
-            await two.in_touch()
-            await two.write(1, "both again")
-            assert (await two.read(0))[0] == "both again"
+            for number in slow:
+                ways[number].delays = Random(number)
+            for number in range(60):
+                writer = 0 if len(slow) == 1 else number % 2
+                await two.write(writer, str(number))
+                assert (await two.read(1 - writer))[0] == str(number), number
+                assert (await two.read(writer))[0] == str(number), number
+
+
+async def test_a_hit_that_finds_its_process_a_moment_behind_waits_for_the_bus_and_not_for_the_controller() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  max_added_latency: 2s") as two:
+        await two.in_touch()
+        await two.read(0)
+        before, lease = two.controller.reads, two.gateways[0].sharing.invalidations.lease
+        lease._pulsed = 0.0  # as if the loop had stood still for longer than a pulse lasts
+        lease._judge()
+        assert not lease.serves()
+        name, status = await two.read(0)
+        assert (name, two.controller.reads) == ("0", before)
+        assert ";hit" in status
+
+
+@pytest.mark.parametrize(
+    ("purge", "gone"),
+    [
+        pytest.param({"url": "/v3/apps?a=1"}, {"/v3/apps?a=1"}, id="url"),
+        pytest.param({"prefix": "/v3/apps?a"}, {"/v3/apps?a=1", "/v3/apps?a=2"}, id="prefix"),
+        pytest.param({"guid": APP}, {"/v3/apps?a=1", "/v3/apps?a=2", "/v3/apps?b=1"}, id="guid"),
+        pytest.param({"url": "/v3/apps?b=1", "soft": True}, {"/v3/apps?b=1"}, id="soft"),
+        pytest.param({"all": True}, {"/v3/apps?a=1", "/v3/apps?a=2", "/v3/apps?b=1"}, id="all"),
+        pytest.param({"url": "/v3/apps?c=1"}, set(), id="none"),
+    ],
+)
+async def test_a_purge_is_carried_out_by_every_process_on_its_own_pages(purge: dict, gone: set[str]) -> None:
+    """Also on pages that the one which the operator asked does not have; and on no others."""
+    paths = ("/v3/apps?a=1", "/v3/apps?a=2", "/v3/apps?b=1")
+    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
+        await two.in_touch()
+        for path in paths:
+            await two.read(1, path=path)
+        await two.gateways[1].sharing.pages.drain()
+        two.controller.name = "changed behind our back"
+        async with two.http.post(f"{two.gateways[0].admin_url}/cache/purge", json=purge) as response:
+            assert response.status == 200, await response.text()
+        for path in paths:
+            name, _ = await two.read(1, path=path)
+            assert name == ("changed behind our back" if path in gone else "0"), path
+
+
+async def test_purging_one_page_purges_that_page_elsewhere_and_not_all_with_its_tags() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
+        await two.in_touch()
+        for number in (0, 1):
+            for path in ("/v3/apps?a=1", "/v3/apps?a=2"):
+                await two.read(number, path=path)
+        two.controller.name = "changed behind our back"
+        (wanted,) = [node.number for node in two.gateways[0].store.nodes() if node.entry.key.query == "?a=1"]
+        async with two.http.delete(f"{two.gateways[0].admin_url}/cache/entries/{wanted}") as response:
+            assert response.status == 200, await response.text()
+        for number in (1, 0):
+            assert (await two.read(number, path="/v3/apps?a=1"))[0] == "changed behind our back"
+            assert (await two.read(number, path="/v3/apps?a=2"))[0] == "0"
+
+
+async def test_what_was_purged_does_not_come_back_from_the_store_or_from_a_fetch_under_way() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}\n  {PATIENT}") as two:
+        await two.in_touch()
+        await two.read(0)
+        await two.gateways[0].sharing.pages.drain()
+        two.controller.gate.clear()
+        old = asyncio.create_task(two.read(1, path="/v3/apps?a=1"))
+        await eventually(lambda: two.controller.reads == 2)
+        async with two.http.post(f"{two.gateways[0].admin_url}/cache/purge", json={"prefix": "/v3/apps"}) as response:
+            assert response.status == 200, await response.text()
+        two.controller.gate.set()
+        assert (await old)[0] == "0"
+        two.controller.name = "changed behind our back"
+        for path in ("/v3/apps", "/v3/apps?a=1"):
+            assert (await two.read(1, path=path))[0] == "changed behind our back"
+
+
+async def test_a_purge_while_the_store_is_away_is_made_up_for() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        await two.read(1)
+        valkey.kill()
+        two.controller.name = "changed behind our back"
+        async with two.http.post(f"{two.gateways[0].admin_url}/cache/purge", json={"url": "/v3/apps"}) as response:
+            assert response.status == 200, await response.text()
+        await valkey.start()
+        await two.in_touch()
+        assert (await two.read(1))[0] == "changed behind our back"
 
 
 async def test_because_of_one_that_is_silent_the_others_are_waited_for_no_less() -> None:
@@ -345,8 +467,8 @@ async def test_because_of_one_that_is_silent_the_others_are_waited_for_no_less()
             for number in range(3):
                 await three.read(1)
                 await three.write(0, str(number))
-                assert (await three.read(1))[0] == str(number)
-            assert three.gateways[0].sharing.invalidations.counts["unacknowledged"] == 1
+                for reader in (1, 2):
+                    assert (await three.read(reader))[0] == str(number)
             way.open.set()
 
 
@@ -403,10 +525,10 @@ async def test_after_a_long_time_without_the_store_nobody_is_in_touch_before_all
         near, far = f"url: {valkey.url}\n  lease: 400ms", f"url: valkey://127.0.0.1:{way.port}\n  lease: 400ms"
         async with site(near, far) as two:
             await two.in_touch()
-            await eventually(lambda: two.gateways[0].sharing.invalidations.processes == 2)
+            await eventually(lambda: two.gateways[0].sharing.invalidations.lease.processes == 2)
             valkey.kill()
             await eventually(lambda: not any(one.sharing.invalidations.in_touch() for one in two.gateways))
-            alive = two.gateways[0].sharing.invalidations._alive
+            alive = two.gateways[0].sharing.invalidations.lease._alive
             alive.update({process: seen - 1000 for process, seen in alive.items()})  # it has been long
             way.open.clear()  # one finds the store later than the other
             await valkey.start()
@@ -433,3 +555,21 @@ async def test_away_the_store_is_no_read_joins_a_fetch_from_before_it() -> None:
         two.controller.gate.set()
         assert (await old)[0] == "0"
         assert (await new)[0] == "new"
+
+
+async def test_a_heartbeat_that_the_store_gets_to_late_does_not_count() -> None:
+    """A server that stood still finds old heartbeats in its sockets: they say nothing of who is there now."""
+    async with server() as valkey:
+        options = Options(nodes=(("127.0.0.1", valkey.port),), max_added_latency=5.0)
+        link = Link(options, probe_key="{gateway}:probe")
+        await link.start()
+        try:
+            clock = SharedClock(link, "gateway", "me", slack=0.5)
+            seconds, micros = await valkey.ask("TIME")
+            clock.told(seconds * 1000 + micros // 1000, 100.0)
+            await clock.beat("late", forget_after=10.0, now=100.0 - clock.late_by - 1.0)
+            assert await valkey.ask("ZSCORE", "{gateway}:members", "me") is None
+            await clock.beat("in time", forget_after=10.0, now=100.0)
+            assert await valkey.ask("ZSCORE", "{gateway}:members", "me") is not None
+        finally:
+            await link.stop()

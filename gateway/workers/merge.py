@@ -1,7 +1,8 @@
 """Many processes' metrics as one: pure arithmetic over snapshots.
 
 Counters and histograms are added up, those of processes that have gone included, so that no sum goes backwards. Gauges
-become one by the rule of their metric ("sum", "max" or "min"), over the processes that live.
+become one by the rule of their metric ("sum", "max" or "min"), over the processes that live. Of several exemplars the
+newest stays.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import Metric
+from prometheus_client.samples import Exemplar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Sample
 
-# (name, help, type, rule, [(sample name, [(label, value), …], value), …])
+# (name, help, type, rule, [(sample name, [(label, value), …], value, exemplar or None), …])
 Labels = tuple[tuple[str, str], ...]
 _GAUGES: Final = frozenset({"gauge", "unknown", "info"})
 
@@ -34,7 +37,7 @@ def snapshot(registry: CollectorRegistry, rules: Mapping[str, str]) -> list[Any]
             family.type,
             rules.get(family.name, "sum"),
             [
-                [sample.name, sorted(sample.labels.items()), sample.value]
+                [sample.name, sorted(sample.labels.items()), sample.value, _plain(sample)]
                 for sample in family.samples
                 if not sample.name.endswith("_created")
             ],
@@ -65,8 +68,9 @@ class Merged:
             if kind in _GAUGES:
                 continue
             kept = self._gone.setdefault(name, [name, text, kind, rule, []])
-            sums = _added((*kept[4], *samples))
-            kept[4] = [[sample, labels, value] for (sample, labels), value in sums.items()]
+            together = (*kept[4], *samples)
+            sums, newest = _added(together), _newest(together)
+            kept[4] = [[key[0], key[1], value, newest.get(key)] for key, value in sums.items()]
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on the processes."""
@@ -84,9 +88,31 @@ class Merged:
         for name, (text, kind, rule, samples) in sorted(families.items()):
             metric = Metric(name, text, kind)
             values = _added(samples) if kind not in _GAUGES else _joined(samples, rule)
-            for (sample, labels), value in values.items():
-                metric.add_sample(sample, dict(labels), value)
+            newest = _newest(samples)
+            for key, value in values.items():
+                said = newest.get(key)
+                exemplar = None if said is None else Exemplar(dict(said[0]), said[1], said[2])
+                metric.add_sample(key[0], dict(key[1]), value, exemplar=exemplar)
             yield metric
+
+
+def _plain(sample: Sample) -> list[Any] | None:
+    """An exemplar as labels, value and epoch seconds."""
+    found = sample.exemplar
+    return None if found is None else [found.labels, found.value, float(found.timestamp or 0.0)]
+
+
+def _newest(samples: Iterable[Sequence[Any]]) -> dict[tuple[str, Labels], list[Any]]:
+    """The newest exemplar of each sample that has any."""
+    found: dict[tuple[str, Labels], list[Any]] = {}
+    for sample in samples:
+        said = sample[3]
+        if said is not None:
+            key = _key(sample)
+            known = found.get(key)
+            if known is None or known[2] <= said[2]:
+                found[key] = said
+    return found
 
 
 def _key(sample: Sequence[Any]) -> tuple[str, Labels]:

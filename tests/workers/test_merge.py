@@ -44,6 +44,36 @@ def test_counters_and_histograms_add_up_and_gauges_follow_their_rule() -> None:
     assert (found['h_bucket{le="1.0"}'], found['h_bucket{le="2.0"}'], found["h_count"]) == (1, 2, 2)
 
 
+def exemplars(merged: Merged) -> dict[str, tuple[dict[str, str], float, float]]:
+    return {
+        sample.labels["le"]: (sample.exemplar.labels, sample.exemplar.value, float(sample.exemplar.timestamp))
+        for family in merged.collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+def with_exemplar(trace: str, value: float, at: float) -> list[object]:
+    told = Process().snapshot()
+    (histogram,) = (family for family in told if family[0] == "h")
+    for sample in histogram[4]:
+        if dict(sample[1]).get("le") == "2.0":
+            sample[3] = [{"trace_id": trace}, value, at]
+    return told
+
+
+def test_the_newest_exemplar_of_a_bucket_stays_also_of_one_that_has_gone() -> None:
+    merged = Merged()
+    merged.update(1, with_exemplar("older", 1.5, 10.0))
+    merged.update(2, with_exemplar("newer", 1.7, 20.0))
+    merged.update(3, Process().snapshot())
+    assert exemplars(merged) == {"2.0": ({"trace_id": "newer"}, 1.7, 20.0)}
+    merged.bury(2)
+    assert exemplars(merged) == {"2.0": ({"trace_id": "newer"}, 1.7, 20.0)}
+    merged.update(1, with_exemplar("newest", 1.2, 30.0))
+    assert exemplars(merged) == {"2.0": ({"trace_id": "newest"}, 1.2, 30.0)}
+
+
 def test_the_types_and_texts_stay() -> None:
     merged = Merged()
     merged.update(1, Process().snapshot())

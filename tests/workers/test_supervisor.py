@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Answer, Connect, Stub, Wire, bearer
 from tests.processes import Process, children, running
@@ -74,6 +75,30 @@ async def test_all_serve_and_one_admin_listener_speaks_for_them(stub: Stub, conn
         ready = await ask(connect, gateway.admin_url, "GET /readyz")
         assert (ready.status, json.loads(ready.body)) == (200, {"ready": True, "faults": {}})
         assert (await ask(connect, gateway.admin_url, "GET /healthz")).status == 200
+
+
+async def test_exemplars_of_all_are_in_openmetrics_alone(stub: Stub, connect: Connect, tmp_path: Path) -> None:
+    traces = {f"{number:032x}" for number in (1, 2)}
+    # Somebody else records these traces: no endpoint is needed.
+    async with running(settings(tmp_path, stub.url, "workers: 2\ndrain: 2s")) as gateway:
+        first, second = await each_worker(connect, gateway, 2)
+        stub.answers_json(b"{}")
+        # Two series, so that each worker has the newest exemplar of one.
+        for wire, trace, path in zip((first, second), sorted(traces), ("/v3/apps", "/v3/spaces"), strict=True):
+            fields = (AUTHORIZATION, f"traceparent: 00-{trace}-b7ad6b7169203331-01")
+            assert (await wire.ask(f"GET {path}", *fields)).status == 200
+        openmetrics = "Accept: application/openmetrics-text;version=1.0.0"
+        answer = await ask(connect, gateway.admin_url, "GET /metrics", openmetrics)
+        text = answer.body.decode()
+        found = {
+            (sample.labels["route"], sample.exemplar.labels["trace_id"])
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.exemplar is not None and family.name == "gateway_request_duration_seconds"
+        }
+        assert found == {("/v3/apps", f"{1:032x}"), ("/v3/spaces", f"{2:032x}")}
+        plain = (await ask(connect, gateway.admin_url, "GET /metrics")).body.decode()
+        assert "trace_id" not in plain
 
 
 async def test_a_write_through_one_is_visible_to_the_next_read_through_the_other(

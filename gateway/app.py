@@ -199,7 +199,9 @@ class Gateway:
         self.wheel.adopt(assembly.deadlines(settings))
         self.wheel.crowd.adopt(assembly.capacity(settings))
         self._access.sample = settings.log.access_sample
-        if old.log.level != settings.log.level:
+        if self._traces is not None:
+            self._traces.reconfigure(sample=settings.tracing.sample, trusted=derived.trusted_proxies(settings))
+        if (old.log.level, old.log.format) != (settings.log.level, settings.log.format):
             configure(level=settings.log.level, style=settings.log.format)
             self._access.renew()
 

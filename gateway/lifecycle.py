@@ -1,4 +1,4 @@
-"""Reloads and workers as metrics: told by a gateway that is one process, or by the supervisor of several."""
+"""Reloads and workers, as logs and metrics tell them: of one process, or by the supervisor of several."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gateway.settings.changes import Reloaded
+    from gateway.telemetry.structured import structlog
+
 
 class Reloads(Protocol):
     """What became of reloads."""
 
     successful: bool
     succeeded_at: float
+    waiting: tuple[str, ...]
 
     @property
     def results(self) -> Mapping[str, int]:
@@ -33,6 +37,16 @@ class Workers(Protocol):
     @property
     def restarts(self) -> int:
         """How many have ended unasked."""
+
+
+def tell(log: structlog.typing.FilteringBoundLogger, outcome: Reloaded) -> None:
+    """Log what became of a reload; what of it is not in force, apart and louder."""
+    if not outcome.reloaded:
+        log.error("reload refused", faults=outcome.faults)
+        return
+    log.info("reloaded", changed=outcome.changed, needs_restart=outcome.needs_restart)
+    if outcome.needs_restart:
+        log.warning("restart required", keys=outcome.needs_restart)
 
 
 def observe_lifecycle(observe: Callable[..., None], *, reloads: Reloads, workers: Workers) -> tuple[str, ...]:
@@ -60,6 +74,13 @@ def observe_lifecycle(observe: Callable[..., None], *, reloads: Reloads, workers
             lambda: reloads.succeeded_at,
             "",
             "min",
+        ),
+        (
+            "gateway_config_restart_required",
+            "1 for each key of the settings that was changed in the file, reloaded, and waits for a restart.",
+            lambda: dict.fromkeys(reloads.waiting, 1.0),
+            "key",
+            "max",
         ),
         (
             "gateway_config_reloads_total",

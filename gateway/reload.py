@@ -16,6 +16,7 @@ from gateway.core.invalidation import EVERYTHING
 from gateway.derived import rules_of
 from gateway.edge.tls import TlsError
 from gateway.identity.keys import KeyLoadError
+from gateway.lifecycle import tell
 from gateway.lint import refused
 from gateway.settings import ConfigError
 from gateway.settings.changes import Reloaded, changed, in_force, reloadable
@@ -57,6 +58,7 @@ class Reloader:
         self._tasks: Final[set[asyncio.Task[object]]] = set()
         self.successful = True
         self.succeeded_at = clock()
+        self.waiting: tuple[str, ...] = ()
         self.results: Final = {"applied": 0, "refused": 0}
 
     def begin(self) -> None:
@@ -69,12 +71,9 @@ class Reloader:
             outcome = await self._reload()
         self.successful = outcome.reloaded
         self.results["applied" if outcome.reloaded else "refused"] += 1
-        log = self._gateway.log
         if outcome.reloaded:
-            self.succeeded_at = self._clock()
-            log.info("reloaded", changed=outcome.changed, needs_restart=outcome.needs_restart)
-        else:
-            log.error("reload refused", faults=outcome.faults)
+            self.succeeded_at, self.waiting = self._clock(), outcome.needs_restart
+        tell(self._gateway.log, outcome)
         return outcome
 
     async def answer(self) -> tuple[int, object]:

@@ -103,9 +103,11 @@ class Scene:
         settings = _SETTINGS.format(
             controller=controller_url, uaa=uaa_url, issuer=uaa.issuer, store=store, pem=self._certificate()
         )
-        self.gateway = Gateway(parse(settings, {}))
+        # The file has changed since, in a key that a reload cannot put in force.
+        self.gateway = Gateway(parse(settings, {}), source=lambda: parse(f"{settings}\nvia: other", {}))
         await self.gateway.start()
         leave(self.gateway.stop)
+        await self.gateway.reloader.reload()
         self._http = await enter(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         client = {"Authorization": aiohttp.encode_basic_auth("cf", "")}
         for person in ("admin", "global_auditor", "space_developer", "openid_only"):

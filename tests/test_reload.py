@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
 from gateway.app import Gateway
 from gateway.settings import load, parse
 from gateway.settings.changes import changed, in_force, reloadable
+from gateway.telemetry.log import configure
 from tests.conftest import ADVERTISED, SECRET, Answer, Connect, Stub, bearer
 
 AUTHORIZATION = f"Authorization: {bearer()['Authorization']}"
@@ -283,7 +288,100 @@ def test_what_is_not_on_the_list_waits_for_a_restart() -> None:
     new = parse(text("http://127.0.0.1:2", "log: {level: debug, format: console}\ntrusted_proxies: [10.0.0.0/8]"), {})
     paths = changed(old, new)
     assert paths == ("upstream.url", "trusted_proxies", "log.format", "log.level")
-    assert [path for path in paths if reloadable(path)] == ["trusted_proxies", "log.level"]
+    assert [path for path in paths if reloadable(path)] == ["trusted_proxies", "log.format", "log.level"]
     merged = in_force(old, new)
-    assert (merged.upstream.url, merged.log.format, merged.log.level) == ("http://127.0.0.1:1", "json", "debug")
-    assert changed(merged, new) == ("upstream.url", "log.format")
+    assert (merged.upstream.url, merged.log.format, merged.log.level) == ("http://127.0.0.1:1", "console", "debug")
+    assert changed(merged, new) == ("upstream.url",)
+
+
+WAITS = {
+    "upstream.breaker.minimum": "breaker: {minimum: 7}",
+    "upstream.health.interval": "health: {interval: 7s}",
+    "upstream.retries.ratio": "retries: {ratio: 0.07}",
+    "upstream.connections": "connections: 7",
+}
+
+
+async def test_what_waits_for_a_restart_is_said_loudly_everywhere(stub: Stub, start: Start, connect: Connect) -> None:
+    running = await start()
+
+    def other(upstream: str) -> str:
+        more = f"{', '.join(WAITS.values())}, url:"
+        return text(upstream, "concurrency: {per_principal: 7}").replace("{url:", f"{{{more}", 1)
+
+    expected = [*sorted(WAITS), "concurrency.per_principal"]
+    with capture_logs() as logs:
+        assert sorted(json.loads((await running.reload(other(stub.url))).body)["needs_restart"]) == sorted(expected)
+    (line,) = (line for line in logs if line["event"] == "restart required")
+    assert (line["log_level"], sorted(line["keys"])) == ("warning", sorted(expected))
+    for key in expected:
+        assert await running.metric(f'gateway_config_restart_required{{key="{key}"}}') == 1
+    admin = await connect(running.gateway.admin_url)
+    await admin.ask("GET /-/status.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.live.recent._SHORTEST", 0.0)
+        status = json.loads((await admin.ask("GET /-/status.json")).body)
+    assert status["summary"]["waiting"] == sorted(expected)
+    # What a reload refuses changes nothing; what is set back waits no more.
+    assert (await running.reload("nonsense")).status == 422
+    assert running.gateway.reloader.waiting
+    assert (await running.reload(text(stub.url))).status == 200
+    assert running.gateway.reloader.waiting == ()
+
+
+@pytest.mark.usefixtures("_configured")
+async def test_logs_take_another_form_and_level_at_once(stub: Stub, start: Start, connect: Connect, capfd) -> None:
+    configure(level="info", style="json")
+    running = await start("log: {format: json, level: info, access_sample: 1}")
+    wire = await connect(running.gateway.url)
+
+    async def lines(extra: str) -> list[str]:
+        assert (await running.reload(text(stub.url, extra))).status == 200
+        capfd.readouterr()
+        assert (await wire.ask("GET /v3/apps", AUTHORIZATION)).status == 200
+        await asyncio.sleep(0)
+        return capfd.readouterr().err.splitlines()
+
+    (line,) = await lines("log: {format: rfc5424, level: info, access_sample: 1}")
+    assert line.startswith("<14>1 ")
+    assert await lines("log: {format: rfc5424, level: warning, access_sample: 1}") == []
+    (line,) = await lines("log: {format: json, level: info, access_sample: 1}")
+    assert json.loads(line)["event"] == "request"
+
+
+async def test_the_share_of_traces_and_who_decides_on_them_change_at_once(
+    stub: Stub, start: Start, connect: Connect
+) -> None:
+    def traced(sample: int, trusted: str) -> str:
+        endpoint = "http://127.0.0.1:9/v1/traces"
+        return f"tracing: {{endpoint: '{endpoint}', sample: {sample}}}\ntrusted_proxies: [{trusted}]"
+
+    running = await start(traced(0, "10.0.0.1"))
+    memory, traces = InMemorySpanExporter(), running.gateway._traces
+    traces._processor.shutdown()
+    object.__setattr__(traces, "_processor", SimpleSpanProcessor(memory))
+    wire = await connect(running.gateway.url)
+
+    async def spans(*fields: str) -> bool:
+        memory.clear()
+        assert (await wire.ask("GET /v3/apps", AUTHORIZATION, *fields)).status == 200
+        await asyncio.sleep(0)
+        return bool(memory.get_finished_spans())
+
+    decided = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert not await spans()
+    assert not await spans(decided)
+    outcome = json.loads((await running.reload(text(stub.url, traced(1, "10.0.0.1")))).body)
+    assert (outcome["changed"], outcome["needs_restart"]) == (["tracing.sample"], [])
+    assert await spans()
+    assert (await running.reload(text(stub.url, traced(0, "127.0.0.1")))).status == 200
+    assert not await spans()
+    assert await spans(decided)
+
+
+@pytest.fixture
+def _configured() -> Iterator[None]:
+    """Leaves logging as it was."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)

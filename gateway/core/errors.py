@@ -15,6 +15,8 @@ from typing import Final
 from gateway.core.model import Fields, Pair
 
 ERROR_FIELD: Final = "X-Gateway-Error"
+CLIENT_CLOSED: Final = 499
+"""The status of an exchange whose client left before the answer, as nginx has it; nobody is sent it."""
 
 
 class Reason(Enum):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
 from gateway.edge.hitlane import LARGEST_BODY, Begun
+from gateway.edge.refusal import unanswered
 from gateway.edge.rendering import Renderer, written
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Reply
@@ -63,6 +64,7 @@ class Carrier:
 
     Attributes:
         ending: whether every answer is the last of its connection, so that the ordinary lane writes it.
+        cutting: whether what is under way is being cut off.
     """
 
     def __init__(self, pipeline: Pipeline, recorder: Recorder, *, clock: Callable[[], float]) -> None:
@@ -71,7 +73,7 @@ class Carrier:
         self._clock: Final = clock
         self._word: Final = Renderer().words
         self._closing: Final[set[asyncio.Task[None]]] = set()
-        self.ending = False
+        self.ending = self.cutting = False
 
     async def answer(self, begun: Begun, connection: Watched) -> bytes | Begun:
         """Ask the pipeline; must run in a task of its own.
@@ -139,6 +141,8 @@ class Carrier:
 
     def _record(self, begun: Begun, *, complete: bool) -> None:
         exchange = begun.exchange
+        if not exchange.status:
+            unanswered(exchange, cut=self.cutting)
         self._recorder.record(exchange, complete=complete, seconds=self._clock() - exchange.received_at)
 
 

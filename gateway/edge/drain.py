@@ -42,5 +42,6 @@ async def drain(server: Server, *, grace: float, linger: float, hurried: Callabl
                     connection.close_idle()
         await asyncio.sleep(_LOOK)
     left = len(server.connections)
+    server.cut_off()
     await server.shutdown(_CUT)
     return left

@@ -1,4 +1,4 @@
-"""Why connections are ended, and answers to what is no request: raw bytes, after which the connection closes.
+"""Why connections are ended, exchanges have no answer, and answers to what is no request: raw bytes, then a close.
 
 Nothing of them depends on what the client sent, so nothing of it can be reflected.
 """
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp.helpers import rfc822_formatted_time
 
-from gateway.core.errors import Denial, render
+from gateway.core.errors import CLIENT_CLOSED, Denial, render
 
 if TYPE_CHECKING:
     from gateway.core.errors import Reason
     from gateway.core.model import Pair
+    from gateway.pipeline.exchange import Exchange
 
 
 class Ending(Enum):
@@ -30,6 +31,17 @@ class Ending(Enum):
     REQUEST_TIMEOUT = "request-timeout"
     FULL = "full"  # turned away: too many connections in all
     ADDRESS_FULL = "address-full"  # turned away: too many from its address
+
+
+def unanswered(exchange: Exchange, *, cut: bool) -> None:
+    """Say how an exchange ended without an answer.
+
+    Args:
+        exchange: it.
+        cut: whether the end of the drain cut it off; else its client has left.
+    """
+    exchange.status = HTTPStatus.SERVICE_UNAVAILABLE.value if cut else CLIENT_CLOSED
+    exchange.detail = "cut off before the answer" if cut else "the client left before the answer"
 
 
 def plain(reason: Reason, *fields: Pair) -> bytes:

@@ -24,6 +24,7 @@ from gateway.edge.hitlane import HitLane
 from gateway.edge.ids import RequestIds
 from gateway.edge.quick_heads import QuickHeads
 from gateway.edge.receive import Limits, Upload, canonical, head_of
+from gateway.edge.refusal import unanswered
 from gateway.edge.rendering import REQUEST_ID
 from gateway.pipeline.decide import refuse
 from gateway.pipeline.exchange import Exchange, Reply
@@ -135,6 +136,10 @@ class Server(web.Server):
         if self._lane is not None:
             self._lane.adopt(None)
 
+    def cut_off(self) -> None:
+        """Let what ends without an answer from now on be the gateway's doing."""
+        self._carrier.cutting = True
+
     def __call__(self, client: str | None = None) -> RequestHandler:
         """A protocol for a new connection.
 
@@ -189,6 +194,8 @@ class Server(web.Server):
             response = await self._deliver(request, exchange, reply, upload)
             complete = True
         finally:
+            if not exchange.status:
+                unanswered(exchange, cut=self._carrier.cutting)
             self._recorder.record(exchange, complete=complete, seconds=self._clock() - received)
         if upload is None:
             if isinstance(request.protocol, Connection):

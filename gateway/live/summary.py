@@ -66,6 +66,7 @@ class Summary:
         loop_lag: the event-loop lag that one of a hundred timers exceeds.
         resident_bytes: memory.
         cpu: seconds of processor time a second.
+        waiting: keys of the settings that were changed and wait for a restart.
     """
 
     seconds: float
@@ -93,6 +94,7 @@ class Summary:
     loop_lag: float | None
     resident_bytes: float | None
     cpu: float | None
+    waiting: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON's own types."""
@@ -135,6 +137,7 @@ def summarize(change: Change) -> Summary:
         loop_lag=change.quantile("gateway_event_loop_lag_seconds", 0.99),
         resident_bytes=now.worst("process_resident_memory_bytes"),
         cpu=change.rate("process_cpu_seconds_total") if "process_cpu_seconds_total" in now.series else None,
+        waiting=tuple(sorted(now.values("gateway_config_restart_required", "key"))),
     )
 
 

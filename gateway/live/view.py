@@ -84,6 +84,7 @@ def screen(summary: Summary, history: Sequence[float], *, source: str, note: str
     title = Text.assemble(("gateway top", "bold"), f"  {source}  every {summary.seconds:.1f}s  ", (note, "bold red"))
     return Group(
         title,
+        *([_waiting(summary)] if summary.waiting else []),
         Columns([_traffic(summary, history), _cache(summary), _controller(summary), _process(summary)], expand=True),
         _routes(summary),
         Columns(
@@ -97,6 +98,10 @@ def screen(summary: Summary, history: Sequence[float], *, source: str, note: str
         ),
         Text("q leave   p pause   h help", style="dim"),
     )
+
+
+def _waiting(summary: Summary) -> Text:
+    return Text(f"settings wait for a restart: {', '.join(summary.waiting)}", style="bold yellow")
 
 
 def _pairs(title: str, rows: Sequence[tuple[str, str, str]]) -> Panel:

@@ -33,10 +33,12 @@ RELOADED: Final = frozenset(
         "listen.max_connections",
         "listen.max_connections_per_address",
         "log.access_sample",
+        "log.format",
         "log.level",
         "public_url",
         "rate_limits",
         "routes",
+        "tracing.sample",
         "trusted_proxies",
         "upstream.advertised_urls",
     }

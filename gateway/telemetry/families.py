@@ -29,8 +29,8 @@ Merge: TypeAlias = Literal["sum", "max", "min"]
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "gateway_requests_total": (
         (
-            "Requests by route template, method, status code and what the cache did: none, hit, stale, miss, "
-            "revalidated, collapsed or bypass."
+            "Requests by route template, method, status code (499: the client left before the answer; other: none that "
+            "HTTP knows) and what the cache did: none, hit, stale, miss, revalidated, collapsed or bypass."
         ),
         ("route", "method", "code", "cache"),
     ),

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from gateway.core.errors import CLIENT_CLOSED
 from gateway.core.tracing import TraceContext, extract
 from gateway.core.visibility import kind_of
 from gateway.pipeline.exchange import Verdict
@@ -59,8 +60,8 @@ class Traces:
         self._following: Final = following
         self._processor: Final = processor
         self._resource: Final = resource
-        self._sample: Final = sample
-        self._trusted: Final = trusted
+        self._sample = sample
+        self._trusted = trusted
         self._clock: Final = clock
         self._chance: Final = chance
 
@@ -89,6 +90,10 @@ class Traces:
         trace = exchange.trace
         if trace is not None and trace.sampled:
             self._spans(exchange, trace, parent, seconds, complete=complete)
+
+    def reconfigure(self, *, sample: float, trusted: TrustedProxies) -> None:
+        """Trace another share from now on, or believe other peers."""
+        self._sample, self._trusted = sample, trusted
 
     def close(self) -> None:
         """Send what is left; may wait some seconds."""
@@ -164,7 +169,7 @@ def _said(exchange: Exchange, route: str | None, *, complete: bool) -> dict[str,
     return {
         "http.request.method": exchange.head.method,
         "http.route": route,
-        "http.response.status_code": exchange.status,
+        "http.response.status_code": exchange.status if exchange.status != CLIENT_CLOSED else None,
         "error.type": denied.value if denied is not None and exchange.status >= 500 else None,
         "gateway.cache": exchange.verdict.value,
         "gateway.bypass": exchange.bypass.value if exchange.bypass is not None else None,

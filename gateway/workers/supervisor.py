@@ -23,7 +23,7 @@ from gateway.admin.server import application
 from gateway.core.invalidation import EVERYTHING
 from gateway.derived import prefix
 from gateway.doors import Doors, forget_sockets, open_sockets
-from gateway.lifecycle import observe_lifecycle
+from gateway.lifecycle import observe_lifecycle, tell
 from gateway.lint import refused
 from gateway.live.recent import Recent
 from gateway.pipeline.operations import merged
@@ -76,6 +76,7 @@ class Supervisor:
         self.draining = False
         self.successful = True
         self.succeeded_at = time.time()
+        self.waiting: tuple[str, ...] = ()
         self.results: Final = {"applied": 0, "refused": 0}
         self.registry: Final = CollectorRegistry()
         own = observe_lifecycle(self._expose, reloads=self, workers=self)
@@ -154,10 +155,8 @@ class Supervisor:
         self.successful = outcome.reloaded
         self.results["applied" if outcome.reloaded else "refused"] += 1
         if outcome.reloaded:
-            self.succeeded_at = time.time()
-            self._log.info("reloaded", changed=outcome.changed, needs_restart=outcome.needs_restart)
-        else:
-            self._log.error("reload refused", faults=outcome.faults)
+            self.succeeded_at, self.waiting = time.time(), outcome.needs_restart
+        tell(self._log, outcome)
         return outcome
 
     # -- life
@@ -318,7 +317,7 @@ class Supervisor:
                 self._log.error("worker replaced: it did not reload", number=slot.number, answer=answer)
                 slot.kill()
         old, self.settings = self.settings, in_force(self.settings, new)
-        if old.log.level != self.settings.log.level:
+        if (old.log.level, old.log.format) != (self.settings.log.level, self.settings.log.format):
             configure(level=self.settings.log.level, style=self.settings.log.format)
         return Reloaded(reloaded=True, changed=tuple(first["changed"]), needs_restart=tuple(first["needs_restart"]))
 

@@ -111,6 +111,10 @@ STATES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         one("gateway_config_last_reload_successful", "1x10 0x490"),
         one("gateway_config_last_reload_successful", "1x500"),
     ),
+    "GatewayRestartRequired": (
+        one("gateway_config_restart_required", "1x500", ',key="upstream.retries.ratio"'),
+        one("gateway_config_restart_required", "1x60 _x440", ',key="upstream.retries.ratio"'),
+    ),
     "GatewaySettingsDiffer": (settings("aa", "bb"), settings("aa", "aa")),
 }
 

@@ -37,6 +37,14 @@ def counted(gateway: Gateway, name: str) -> float:
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
+def counted_by(gateway: Gateway, name: str, **labels: str) -> float:
+    wanted = labels.items()
+    families = gateway.metrics.registry.collect()
+    return sum(
+        one.value for family in families for one in family.samples if one.name == name and wanted <= one.labels.items()
+    )
+
+
 SECRET = "s3cr3t"  # in every place where a client may put one
 
 
@@ -226,8 +234,29 @@ async def test_every_exchange_is_recorded_exactly_once(
     first, last = logs
     assert [first["event"], last["event"]] == ["request", "request"]
     assert (first["complete"], last["complete"]) == (complete, True)
+    left = talk in {leaves_before_the_head, leaves_mid_upload}
+    assert (first["status"] == 499) is left, first
+    code = counted_by(gateway, "gateway_requests_total", code="499")
+    assert (code, counted_by(gateway, "gateway_requests_total", code="other")) == (1 if left else 0, 0)
     assert counted(gateway, "gateway_requests_total") == 2
     assert counted(gateway, "gateway_aborted_total") == (0 if complete else 1)
+
+
+async def test_what_the_end_of_the_drain_cuts_off_is_no_fault_of_the_client(
+    start_gateway, start_upstream, connect
+) -> None:
+    async def silent(_request, reader, _writer) -> None:
+        await reader.read()
+
+    gateway = await start_gateway(await start_upstream(silent), drain="100ms")
+    with capture_logs() as logs:
+        client = await connect(gateway.url)
+        await client.request("GET /staging/silence")
+        await until(lambda: in_flight(gateway) == 1)
+        await gateway.stop()
+    (line,) = (line for line in logs if line["event"] == "request")
+    assert (line["status"], line["complete"], line["detail"]) == (503, False, "cut off before the answer")
+    assert counted_by(gateway, "gateway_requests_total", code="499") == 0
 
 
 async def test_what_cannot_be_parsed_is_counted_and_is_no_exchange(stub, start_gateway, connect) -> None:

@@ -74,6 +74,16 @@ def test_the_newest_exemplar_of_a_bucket_stays_also_of_one_that_has_gone() -> No
     assert exemplars(merged) == {"2.0": ({"trace_id": "newest"}, 1.2, 30.0)}
 
 
+def test_workers_with_different_settings_are_seen_as_different() -> None:
+    """What `GatewaySettingsDiffer` counts: each fingerprint is a series of its own, also within one instance."""
+    merged = Merged()
+    for number, sha256 in ((1, "aa"), (2, "bb"), (3, "bb")):
+        registry = CollectorRegistry()
+        Gauge("gateway_config_info", "Settings.", ("sha256",), registry=registry).labels(sha256).set(1)
+        merged.update(number, snapshot(registry, {"gateway_config_info": "max"}))
+    assert values(merged) == {'gateway_config_info{sha256="aa"}': 1, 'gateway_config_info{sha256="bb"}': 1}
+
+
 def test_the_types_and_texts_stay() -> None:
     merged = Merged()
     merged.update(1, Process().snapshot())

@@ -396,4 +396,5 @@ class Pipeline:
         return None if self._links is None else await self._links.rewriter()
 
     def _request(self, exchange: Exchange) -> RequestHead:
-        return self._outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
+        rewriting = self._links is not None and exchange.row.rewrite
+        return self._outgoing.request(exchange, plain=rewriting or self.writes.reads(exchange.head))

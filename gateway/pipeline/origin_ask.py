@@ -98,7 +98,7 @@ class Asker:
 
     def request(self, exchange: Exchange) -> RequestHead:
         """The request as the origin gets it."""
-        return self.outgoing.request(exchange, rewriting=self._links is not None and exchange.row.rewrite)
+        return self.outgoing.request(exchange, plain=self._links is not None and exchange.row.rewrite)
 
     def fields(self, exchange: Exchange, response: UpstreamResponse, rewriter: Rewriter | None) -> Fields:
         """The fields of an answer for the client; without what its rewritten content will not match."""

@@ -47,12 +47,13 @@ class Outgoing:
     trace: Callable[[Exchange], TraceContext] | None = None
     claims: bool = False
 
-    def request(self, exchange: Exchange, *, rewriting: bool) -> OutgoingHead:
+    def request(self, exchange: Exchange, *, plain: bool) -> OutgoingHead:
         """The head to send for an exchange.
 
         Args:
             exchange: a decided exchange.
-            rewriting: whether links in the answer will be rewritten, so that it must not come encoded.
+            plain: whether the answer is to be read here, to rewrite its links or to learn of a job, and so must not
+                come encoded.
         """
         shared = exchange.key is not None and exchange.bypass is None
         public = exchange.key is not None and exchange.key.domain == PUBLIC_DOMAIN.id
@@ -62,7 +63,7 @@ class Outgoing:
             via=self.via,
             trusted=self.trusted,
             request_id=exchange.request_id,
-            identity_encoding=rewriting,
+            identity_encoding=plain,
             drop_authorization=shared and public and exchange.row.cache.mode is CacheMode.POLICY,
             external_scheme=self.external_scheme if shared else None,
             external_host=self.external_host if shared else None,

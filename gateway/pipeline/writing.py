@@ -16,7 +16,7 @@ from gateway.core.groups import emitted, invalidated_by
 from gateway.core.invalidation import SAFE_METHODS, dropped_by
 from gateway.core.model import Fields, OutgoingHead, Target
 from gateway.pipeline.exchange import Exchange
-from gateway.pipeline.jobs import PendingJobs, job_path, job_path_v2
+from gateway.pipeline.jobs import PendingJobs, is_job, job_path, job_path_v2
 from gateway.pipeline.ports import ContentError, UpstreamError
 from gateway.pipeline.resource import tags_of_uri
 from gateway.pipeline.transform import collect
@@ -121,6 +121,11 @@ class Writes:
             self.jobs.seen(path)
 
     @staticmethod
+    def reads(head: RequestHead) -> bool:
+        """Whether the answer to a request may have to be read here: it tells of a job, or, in v2, may name one."""
+        return is_job(head.target.path) or (head.target.path[:4] == "/v2/" and head.method not in SAFE_METHODS)
+
+    @staticmethod
     def names_job(exchange: Exchange, status: int) -> bool:
         """Whether the content of an answer is to be shown to `accepted`: v2 names its jobs there, uploads with 201."""
         path, method = exchange.head.target.path, exchange.head.method
@@ -189,7 +194,7 @@ class Writes:
         question = Exchange(head, request_id=exchange.request_id, received_at=exchange.received_at)
         question.principal = exchange.principal
         expires = None if exchange.principal is None else float(exchange.principal.expires)
-        self.jobs.begin(self.outgoing.request(question, rewriting=True), drops, expires=expires)
+        self.jobs.begin(self.outgoing.request(question, plain=True), drops, expires=expires)
 
     async def _ask(self, request: RequestHead) -> tuple[int, bytes]:
         response = await self._upstream.send(request, None)

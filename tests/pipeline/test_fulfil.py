@@ -748,6 +748,27 @@ async def test_the_end_of_a_v2_job_drops_again(status: int) -> None:
     await world.pipeline.drain()
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "links", "encoded"),
+    [
+        ("GET", "/v3/jobs/j", True, False),
+        ("GET", "/v3/jobs/j", False, False),
+        ("GET", "/v2/jobs/j", True, False),
+        ("DELETE", "/v2/apps/g", True, False),
+        ("GET", "/v2/apps/g", True, True),
+        ("GET", "/v3/packages/g/download", True, True),
+    ],
+)
+async def test_what_is_to_be_read_must_not_come_encoded(method: str, target: str, links: bool, encoded: bool) -> None:
+    """A job whose end comes as gzip would end unseen."""
+    world = World(links=links)
+    asked = world.ask(target, "dev", ("Accept-Encoding", "gzip"), method=method)
+    await settle()
+    assert (world.calls[-1].head.fields.get("accept-encoding") == "gzip") is encoded
+    world.calls[-1].answers(b"{}")
+    await content(await asked.reply())
+
+
 async def test_a_write_of_a_row_of_mode_origin_has_its_job_watched_too() -> None:
     world = World()
     deletion = world.ask("/v3/domains/g", method="DELETE")

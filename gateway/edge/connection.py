@@ -1,6 +1,7 @@
 """A connection of a client: the hit lane and what it begins below aiohttp's parser, aiohttp above.
 
-The law: answers leave in the order of their requests, and every byte is read by one reader alone. What a lane answers
+The law: answers leave in the order of their requests, and every byte is read by one reader alone; nothing goes before
+an answer that is posted (`outbox.py`). What a lane answers
 aiohttp never sees; what comes while a lane is still answering is held, and read by whoever would have read it then.
 """
 
@@ -24,6 +25,7 @@ from gateway.edge.step import Stepped, too_large
 
 if TYPE_CHECKING:
     from gateway.edge.carry import Carrier
+    from gateway.edge.outbox import Outbox
 
 # Bytes behind a request that is being answered, beyond which no more is read.
 _MOST_HELD: Final = 64 * 1024
@@ -43,13 +45,17 @@ class Connection(Stepped):
         manager: the server.
         lane: answers what it can before the parser sees it; None for no lane.
         carrier: answers what the lane begins.
+        outbox: where the lane's answers are until this round of the event loop is over.
         options: aiohttp's.
     """
 
-    def __init__(self, manager: web.Server, lane: HitLane | None, carrier: Carrier, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, lane: HitLane | None, carrier: Carrier, outbox: Outbox, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
         self._lane: Final = lane
         self._carrier: Final = carrier
+        self._outbox: Final = outbox
         self._carrying: asyncio.Task[None] | None = None
         self._held: Final[deque[bytes]] = deque()  # what came behind the request that is carried
         self._held_bytes = 0
@@ -83,6 +89,7 @@ class Connection(Stepped):
     def _parse(self, data: bytes, begun: Begun | None) -> None:
         """Give a segment to aiohttp, and with it what was begun of the request that it is."""
         self._rests = False
+        self._send_first()
         end = self._boundary.head_ends(data)
         before = len(self._messages)
         super().data_received(data)
@@ -108,6 +115,7 @@ class Connection(Stepped):
         else:
             goes = wire is not None and not wire.is_closing()
             if wire is not None and goes:
+                self._send_first()
                 wire.write(answer)
             self._carrier.answered(begun, complete=goes)
         while self._held and not self.carried:
@@ -138,12 +146,42 @@ class Connection(Stepped):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """Wait so long for what is under way, then end it."""
+        self._send_first()
         carrying = self._carrying
         if carrying is not None:
             await asyncio.wait([carrying], timeout=timeout)
             carrying.cancel()
             await asyncio.gather(carrying, return_exceptions=True)
         await super().shutdown(timeout)
+
+    def _send_first(self) -> None:
+        if self._outbox.posted:
+            self._outbox.send()
+
+    def look(self, now: float, seconds: float) -> None:
+        """See how far it has come, as `Watched`."""
+        self._send_first()
+        super().look(now, seconds)
+
+    def close_idle(self) -> None:
+        """End it if nothing is under way on it, as `Watched`."""
+        self._send_first()
+        super().close_idle()
+
+    def eof_received(self) -> None:
+        """The client sends nothing more; the transport is closed behind this."""
+        self._send_first()
+        super().eof_received()
+
+    def close(self) -> None:
+        """End it behind the answer under way."""
+        self._send_first()
+        super().close()
+
+    def force_close(self) -> None:
+        """End it now."""
+        self._send_first()
+        super().force_close()
 
     def _waits(self) -> bool:
         """Whether aiohttp waits for a request, and for nothing else: the connection is idle and goes on."""

@@ -56,6 +56,7 @@ class HitLane:
         recorder: told about each exchange that is answered here.
         clock: epoch seconds.
         ids: for requests that brought no id.
+        post: gives an answer away to be sent, by its transport's method, before this round of the event loop is over.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class HitLane:
         *,
         clock: Callable[[], float],
         ids: RequestIds,
+        post: Callable[[Callable[[bytes], object], bytes], None],
     ) -> None:
         self._pipeline: Final = pipeline
         self._recorder: Final = recorder
@@ -72,6 +74,7 @@ class HitLane:
         self._heads: QuickHeads | None = None
         self._word: Final = Renderer().words
         self._ids: Final = ids
+        self._post: Final = post
 
     def adopt(self, heads: QuickHeads | None) -> None:
         """Read heads by other settings from now on; with None, and before this was called, nothing is taken."""
@@ -101,7 +104,7 @@ class HitLane:
             exchange = standing.exchange
             exchange.request_id = request_id
             recorder.begin()
-            write(written(standing.words, exchange.rate_lines, request_id, standing.content()))
+            self._post(write, written(standing.words, exchange.rate_lines, request_id, standing.content()))
             recorder.record(exchange, complete=True, seconds=self._clock() - now)
             exchange.entry = None
             return True
@@ -120,7 +123,7 @@ class HitLane:
         exchange.status = outcome.status
         content = outcome.body if isinstance(outcome.body, bytes) and head.method != "HEAD" else b""
         recorder.begin()
-        write(written(words, exchange.rate_lines, request_id, content))
+        self._post(write, written(words, exchange.rate_lines, request_id, content))
         recorder.record(exchange, complete=True, seconds=self._clock() - now)
         stand(exchange, self._pipeline.policy, self._word)
         return True

@@ -22,6 +22,7 @@ from gateway.edge.connection import Connection
 from gateway.edge.deadlines import Watched
 from gateway.edge.hitlane import HitLane
 from gateway.edge.ids import RequestIds
+from gateway.edge.outbox import Outbox
 from gateway.edge.quick_heads import QuickHeads
 from gateway.edge.receive import Limits, Upload, canonical, head_of
 from gateway.edge.refusal import unanswered
@@ -111,7 +112,9 @@ class Server(web.Server):
         self._strict_api: Final = strict_api
         self._wheel: Final = wheel
         self._ids: Final = RequestIds()
-        self._lane: Final = HitLane(pipeline, recorder, clock=clock, ids=self._ids) if hit_lane else None
+        self._outbox: Final = Outbox()
+        lane = HitLane(pipeline, recorder, clock=clock, ids=self._ids, post=self._outbox.post)
+        self._lane: Final = lane if hit_lane else None
         self._carrier: Final = Carrier(pipeline, recorder, clock=clock)
         self.draining = False
         self.reconfigure(prefix=prefix, limits=limits)
@@ -150,6 +153,7 @@ class Server(web.Server):
             self,
             self._lane,
             self._carrier,
+            self._outbox,
             wheel=self._wheel,
             max_head_bytes=self._max_head_bytes,
             loop=self._loop,

@@ -31,7 +31,7 @@ class Wording:
         policy: the policy.
     """
 
-    __slots__ = ("_name", "limit", "policy", "reserve")
+    __slots__ = ("_before_reset", "_before_state", "_behind", "_name", "limit", "policy", "reserve")
 
     def __init__(self, policy: RatePolicy) -> None:
         bucket = policy.bucket
@@ -41,6 +41,19 @@ class Wording:
         self.policy: Final = serialize_member(Item(policy.name, parameters))
         # The controller tells an address one request less than it has (recordings: anonymous-01 to -03).
         self.reserve: Final = int(isinstance(bucket, FixedWindow) and policy.who is Who.ANONYMOUS)
+        # What stands between the numbers when no other policy is told of.
+        self._before_reset: Final = f"X-RateLimit-Limit: {self.limit}\r\nX-RateLimit-Reset: "
+        self._before_state: Final = f"\r\nRateLimit: {self._name};r="
+        self._behind: Final = f"\r\nRateLimit-Policy: {self.policy}\r\n"
+
+    def alone(self, decision: Decision, now: float) -> str:
+        """What `lines` says of an answer that this policy alone let pass."""
+        left, reset_after = int(decision[0]), decision[1] - _ROUNDING
+        told = left - self.reserve
+        return (
+            f"{self._before_reset}{ceil(now + reset_after)}\r\nX-RateLimit-Remaining: {told if told > 0 else 0}"  # noqa: FURB136
+            f"{self._before_state}{left if left > 0 else 0};t={ceil(reset_after)}{self._behind}"  # noqa: FURB136
+        )
 
     def state(self, decision: Decision) -> str:
         """The policy's member of the RateLimit field."""

@@ -38,8 +38,9 @@ _ORDINARY: Final = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _MOST_FIELDS: Final = 64
-# How many lines, field blocks, things known of both and tokens are remembered, and how long a remembered one may be.
-# Clients choose all of them, so the worst that they can fill is bounded: about 40 MB in all.
+# How many heads less token and id, lines, field blocks, things known of both and tokens are remembered, and how long a
+# remembered one may be. Clients choose all of them, so the worst that they can fill is bounded: about 60 MB in all.
+_SHAPES: Final = 4096
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _KNOWN: Final = 16_384
@@ -153,6 +154,7 @@ _NO_BLOCK: Final = _Block([], -1, -1)
 _NOTHING: Final = Known(Held())
 _NO_TOKEN: Final[tuple[str, str | None]] = ("", None)
 _Asked: TypeAlias = tuple[str, Target]
+_Read: TypeAlias = tuple[_Asked, _Block, Known]
 
 
 class QuickHeads:
@@ -170,6 +172,7 @@ class QuickHeads:
         self._longest: Final = min(limits.max_line_bytes, limits.max_header_bytes)
         self._strict_api: Final = strict_api
         self._prefix: Final = prefix
+        self._shapes: Final[_Memo[_Read]] = _Memo(_SHAPES, _LONGEST_LINE + _LONGEST_BLOCK)
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
         self._tokens: Final[_Memo[tuple[str, str | None]]] = _Memo(_VALUES, _LONGEST_VALUE)
@@ -195,31 +198,37 @@ class QuickHeads:
         return self._read(data, caller)
 
     def _read(self, data: bytes, caller: Caller) -> bytes | None:
-        end = data.find(b"\r\n")
-        if end < 0 or len(data) > self._longest or data.find(_END, end) != len(data) - 4:
-            return None
-        line = data[:end]
-        asked = self._lines.get(line) or self._line(line)
-        if asked is None:
-            return None
-        token_at, token_to = _value(data, end, _TOKENS)
-        id_at, id_to = _value(data, end, _IDS)
-        token, identity = data[token_at:token_to], data[id_at:id_to]
-        credentials = (self._tokens.get(token) or self._token(token)) if token_at > end else _NO_TOKEN
-        if credentials is None or (id_at > end and not _is_id(identity)):
-            return None
+        token_at, token_to = _value(data, _TOKENS)
+        id_at, id_to = _value(data, _IDS)
         if token_at < id_at:
-            rest = data[end:token_at] + data[token_to:id_at] + data[id_to:]
+            shape = data[:token_at] + data[token_to:id_at] + data[id_to:]
         else:
-            rest = data[end:id_at] + data[id_to:token_at] + data[token_to:]
-        block = self._blocks.get(rest) or self._block(rest)
-        if block is None:
+            shape = data[:id_at] + data[id_to:token_at] + data[token_to:]
+        # The values that are cut out hold no line end, so the rest is a whole head when the segment is one.
+        read = self._shapes.get(shape) or self._shape(shape)
+        if read is None or len(data) > self._longest:
             return None
-        caller.asked, caller.block, caller.known = asked, block, block.known(line) or self._learn(block, line)
+        token, identity = data[token_at:token_to], data[id_at:id_to]
+        credentials = (self._tokens.get(token) or self._token(token)) if token_at else _NO_TOKEN
+        if credentials is None or (id_at and not _is_id(identity)):
+            return None
+        caller.asked, caller.block, caller.known = read
         caller.token, caller.bearer = credentials
         caller.before, caller.after = data[:id_at], data[id_to:]
-        caller.heads = self if id_at > end else None
+        caller.heads = self if id_at else None
         return identity
+
+    def _shape(self, shape: bytes) -> _Read | None:
+        """Read a head without the values of token and id."""
+        end = shape.find(b"\r\n")
+        if end < 0 or len(shape) > self._longest or shape.find(_END, end) != len(shape) - 4:
+            return None
+        line, rest = shape[:end], shape[end:]
+        asked = self._lines.get(line) or self._line(line)
+        block = self._blocks.get(rest) or self._block(rest)
+        if asked is None or block is None:
+            return None
+        return self._shapes.remember(shape, (asked, block, block.known(line) or self._learn(block, line)))
 
     def _token(self, value: bytes) -> tuple[str, str | None] | None:
         """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
@@ -237,6 +246,7 @@ class QuickHeads:
         if self._learnt > _KNOWN:
             self._learnt = 0
             self._blocks.clear()  # with what they know
+            self._shapes.clear()
         return block.learn(line, self._held)
 
     def _line(self, line: bytes) -> _Asked | None:
@@ -281,14 +291,15 @@ class QuickHeads:
         return self._blocks.remember(rest, block)
 
 
-def _value(data: bytes, start: int, spellings: tuple[bytes, ...]) -> tuple[int, int]:
-    """Where the value of a field begins and ends; twice `start` when there is none of these spellings."""
+def _value(data: bytes, spellings: tuple[bytes, ...]) -> tuple[int, int]:
+    """Where the value of a field begins and ends; twice 0 when there is none of these spellings."""
     for spelling in spellings:
-        found = data.find(spelling, start)
+        found = data.find(spelling)
         if found >= 0:
             begin = found + len(spelling)
-            return begin, data.find(b"\r\n", begin)
-    return start, start
+            end = data.find(b"\r\n", begin)
+            return (begin, end) if end >= 0 else (0, 0)
+    return 0, 0
 
 
 def _is_id(value: bytes) -> bool:

@@ -1,7 +1,7 @@
 """The buckets of one process: a bounded table for each policy, no timers, no locks, nothing kept for idle buckets.
 
-A bucket that is full again has no entry: whenever a new one comes, two old ones are looked at and dropped when they are
-full, so that a table shrinks as fast as it grows.
+A bucket that is full again need have no entry: beyond a few hundred, whenever a new one comes, two old ones are looked
+at and dropped when they are full, so that a table shrinks as fast as it grows.
 
 **At the bound** a bucket that nobody used since it was last looked at is forgotten and begins full again: this limiter
 fails open. The other way, to refuse whoever is new, would let an attacker with many addresses lock everybody out; this
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.ports import Charge
 
 _LOOKED_AT: Final = 2
+_UNSWEPT: Final = 256  # so few are not worth looking at: 80 KB, and who comes back soon finds his
 _SPARED: Final = 8
 
 # A bucket in a table: its state, and whether it was used since it was last looked at. A list, because it is written to
@@ -64,6 +65,8 @@ class _Table:
     def _make_room(self, now: float) -> None:
         """Drop what is full, and beyond the capacity what was not used for long; a bounded number of steps."""
         cells = self.cells
+        if len(cells) <= _UNSWEPT and len(cells) <= self.capacity:
+            return
         for _ in range(min(_LOOKED_AT, len(cells) - 1)):
             oldest = next(iter(cells))
             if self.idle(cells[oldest][0], now):
@@ -101,6 +104,20 @@ class MemoryCounters:
         decision: Decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
         return decision
 
+    def take_one(self, charge: Charge, now: float) -> Decision:
+        """Take what the only charge of a request asks for: nobody else's refusal matters, so what was said is done."""
+        number, key, cost = charge
+        table = self._tables[number]
+        cell = table.cells.get(key)
+        decision: Decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
+        state = decision[3]
+        if cell is not None and state is not None:
+            cell[0] = state
+            cell[1] = True
+        else:
+            table.enter(key, cell, state, now)
+        return decision
+
     def take(self, charges: Sequence[Charge], now: float) -> list[Decision]:
         """Take what all of the charges ask for, or nothing.
 
@@ -111,19 +128,9 @@ class MemoryCounters:
         Returns:
             What each bucket said, in order. A shadow policy's refusal stands in nobody's way.
         """
+        if len(charges) == 1:
+            return [self.take_one(charges[0], now)]
         tables = self._tables
-        if len(charges) == 1:  # nobody else's refusal matters, so what was said is done
-            number, key, cost = charges[0]
-            table = tables[number]
-            cell = table.cells.get(key)
-            decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
-            state = decision[3]
-            if cell is not None and state is not None:
-                cell[0] = state
-                cell[1] = True
-            else:
-                table.enter(key, cell, state, now)
-            return [decision]
         decisions: list[Decision] = []
         found: list[_Cell | None] = []
         granted = True

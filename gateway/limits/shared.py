@@ -41,6 +41,10 @@ class SharedCounters:
         table = self._tables[number]
         return table.judge(table.buckets.get(key), now, cost, key[-1])[0]
 
+    def take_one(self, charge: Charge, now: float) -> Decision:
+        """Take what the only charge of a request asks for; never waits."""
+        return self.take((charge,), now)[0]
+
     def take(self, charges: Sequence[Charge], now: float) -> list[Decision]:
         """Take what all of the charges ask for, or nothing; never waits.
 

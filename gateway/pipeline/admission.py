@@ -186,7 +186,17 @@ class Admission:
             charges: and what they charge.
             now: epoch seconds.
         """
-        decisions = self._counters.take(charges, now)
+        if len(counting) == 1:
+            rule = counting[0]
+            decision = self._counters.take_one(charges[0], now)
+            if decision[2] or not rule.enforced:
+                return not rule.enforced and self._again(exchange, counting, (decision,), now)
+            rule.allowed += 1
+            exchange.rate_lines = rule.wording.alone(decision, now)
+            return True
+        return self._again(exchange, counting, self._counters.take(charges, now), now)
+
+    def _again(self, exchange: Exchange, counting: list[Rule], decisions: Sequence[Decision], now: float) -> bool:
         for place, rule in enumerate(counting):
             if decisions[place][2] and rule.enforced:
                 return False  # so nothing was taken

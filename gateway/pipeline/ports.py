@@ -78,6 +78,9 @@ class Counters(Protocol):
     def peek(self, charge: Charge, now: float) -> Decision:
         """What would be decided; nothing is taken."""
 
+    def take_one(self, charge: Charge, now: float) -> Decision:
+        """Take what a charge asks for that is the only one of its request."""
+
     def take(self, charges: Sequence[Charge], now: float) -> Sequence[Decision]:
         """Take what all of the charges ask for, or nothing when an enforced one refuses; what each said, in order."""
 

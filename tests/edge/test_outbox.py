@@ -44,7 +44,9 @@ HEAD = "GET /v3/processes HTTP/1.1\r\nHost: gateway\r\nAuthorization: {}\r\n\r\n
         lambda connection: connection.eof_received(),
         lambda connection: connection.close_idle(),
         lambda connection: connection.look(1e9, 1.0),
-        lambda connection: connection.data_received(b"GET /v3/info HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"),
+        lambda connection: connection.data_received(
+            b"GET /v3/info HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+        ),
         lambda connection: asyncio.ensure_future(connection.shutdown(0.1)),
     ],
     ids=["close", "force_close", "eof", "close_idle", "look", "another request", "shutdown"],

@@ -27,16 +27,17 @@ class Horizon:
         last_beat: when this process sent its last heartbeat.
         left_at: when it lost or left the connection that it listened on.
         gone_at: when that was because the store is gone, for all; None where it is not known to be.
+        owed_at: when it first could not announce something that it has not announced since.
         resent_at: when it had announced all that could not be announced before.
     """
 
-    __slots__ = ("_late_by", "_lease", "_monotonic", "gone_at", "last_beat", "left_at", "resent_at")
+    __slots__ = ("_late_by", "_lease", "_monotonic", "gone_at", "last_beat", "left_at", "owed_at", "resent_at")
 
     def __init__(self, lease: Lease, *, late_by: float, monotonic: Callable[[], float]) -> None:
         self._lease: Final = lease
         self._late_by: Final = late_by
         self._monotonic: Final = monotonic
-        self.last_beat = self.left_at = self.resent_at = _NEVER
+        self.last_beat = self.left_at = self.owed_at = self.resent_at = _NEVER
         self.gone_at: float | None = _NEVER
 
     def all_here(self) -> bool:
@@ -63,9 +64,11 @@ class Horizon:
         """
         if not owing:
             return self.resent_at + self._lease.pulse
+        # Nobody misses whom nobody has heard yet: it waits as long, until it may have been able to tell.
+        unheard = self.last_beat == _NEVER
         if unreachable and self.gone_at is not None:
-            return self.gone_at + self._lease.pulse  # nobody has had an answer since
-        return self.last_beat + self._late_by + self._lease.lasts
+            return (self.owed_at if unheard else self.gone_at) + self._lease.pulse  # nobody has had an answer since
+        return (self.owed_at if unheard else self.last_beat) + self._late_by + self._lease.lasts
 
     def _moved_until(self) -> float:
         """Until when others may go on by this process's last heartbeat at the server that it has left."""

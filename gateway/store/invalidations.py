@@ -101,7 +101,8 @@ class Invalidations:
         self._hopeless = False
         self._next: Round | None = None
         self._current: Round | None = None
-        self._unsent: Final[set[str]] = set()
+        self._unsent: set[str] = set()
+        self._owing = False
         self._sending: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
@@ -146,11 +147,10 @@ class Invalidations:
 
     async def start(self) -> None:
         """Begin to listen; returns when in touch, or after a short time without."""
-        touched = self._touching
         self._running = asyncio.ensure_future(self._run())
         with suppress(TimeoutError):
             async with asyncio.timeout(self._link.options.connect_timeout if self._link.fault is None else 0):
-                await touched.wait()
+                await self._touching.wait()
 
     async def stop(self) -> None:
         """Announce what is left, say farewell, stop listening."""
@@ -189,9 +189,8 @@ class Invalidations:
                 self._current = None
 
     async def _send_one(self, round_: Round) -> None:
-        message = announcement(self.clock.process, round_.nonce, round_.tags, round_.purges)
-        if message is None:
-            message = Announcement(self.clock.process, round_.nonce, (EVERYTHING,))
+        me, nonce = self.clock.process, round_.nonce
+        message = announcement(me, nonce, round_.tags, round_.purges) or Announcement(me, nonce, (EVERYTHING,))
         void, sealed = message.void, self._sealed(self.clock.channel, message)
         try:
             told = await self.clock.announce(sealed, void, patience=max(self.lease.lasts, self.lease.pulse))
@@ -222,25 +221,30 @@ class Invalidations:
         """Wait until the others may not serve any more what this process could not announce."""
         while not self._stopping:
             unreachable = self._link.fault is Fault.UNREACHABLE
-            left = self._horizon.untold(unreachable=unreachable, owing=bool(self._unsent)) - self._monotonic()
+            left = self._horizon.untold(unreachable=unreachable, owing=self._owing) - self._monotonic()
             if left <= 0:
                 return
             await self._change(left)
 
     def _keep_unsent(self, tags: Iterable[str]) -> None:
+        if not self._owing:
+            self._owing, self._horizon.owed_at = True, self._monotonic()
         self._unsent.update(tags)
         if len(self._unsent) > _UNSENT:
-            self._unsent.clear()
-            self._unsent.add(EVERYTHING)
+            self._unsent = {EVERYTHING}
 
     async def _send_unsent(self) -> None:
         while self._unsent:
-            tags = tuple(sorted(self._unsent))
-            message = Announcement(self.clock.process, "", tags)
-            await self.clock.announce(self._sealed(self.clock.channel, message), tags)
-            self._unsent.difference_update(tags)
+            tags, self._unsent = tuple(sorted(self._unsent)), set()
+            try:
+                sealed = self._sealed(self.clock.channel, Announcement(self.clock.process, "", tags))
+                await self.clock.announce(sealed, tags)
+            except BaseException:
+                self._keep_unsent(tags)
+                raise
             self.counts["announced"] += 1
-            self._horizon.resent_at = self._monotonic()
+        if self._owing:
+            self._owing, self._horizon.resent_at = False, self._monotonic()
             self._changed.set()
 
     # -- listening
@@ -318,8 +322,7 @@ class Invalidations:
     async def _beat(self) -> None:
         """Heartbeats until one fails."""
         while True:
-            if self._unsent:
-                await self._send_unsent()
+            await self._send_unsent()
             nonce = secrets.token_hex(8)
             self._beats[nonce] = self._horizon.last_beat = now = self._monotonic()
             await self.clock.beat(nonce, forget_after=self._grace, now=now)
@@ -353,7 +356,9 @@ class Invalidations:
             return
         self._drop(told.tags)
         if told.nonce or told.purged:
-            self._do_behind(self._carry_out(told))
+            task = asyncio.ensure_future(self._carry_out(told))
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
 
     async def _carry_out(self, told: Announcement) -> None:
         """Purge what an announcement says, then say that all of it is dropped."""
@@ -367,11 +372,6 @@ class Invalidations:
         channel = self.clock.channel_of(told.origin)
         with suppress(SharedStoreError):
             await self.clock.send(channel, self._sealed(channel, Answer(told.nonce, self.clock.process)))
-
-    def _do_behind(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
 
     def _answered(self, content: bytes) -> bool:
         answer = open_answer(self._sealer, self._own, content)

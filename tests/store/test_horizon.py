@@ -21,11 +21,13 @@ def made() -> tuple[Horizon, Lease, Clock]:
     return Horizon(lease, late_by=LATE, monotonic=clock), lease, clock
 
 
-def test_who_was_never_heard_waits_for_nobody() -> None:
+def test_who_was_never_heard_waits_as_long_once_for_it_may_be_able_to_tell_by_then() -> None:
     horizon, _, clock = made()
     assert horizon.all_here()
     assert horizon.told(clock.now) == clock.now + PULSE
-    assert horizon.untold(unreachable=True, owing=True) < clock.now
+    horizon.owed_at = clock.now
+    assert horizon.untold(unreachable=True, owing=True) == clock.now + PULSE
+    assert horizon.untold(unreachable=False, owing=True) == clock.now + LATE + LEASE
 
 
 def test_what_was_announced_is_waited_for_as_long_as_a_pulse_lasts() -> None:

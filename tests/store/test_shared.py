@@ -351,6 +351,39 @@ async def test_a_process_that_cannot_announce_its_writes_holds_them_back_until_t
         assert (await two.read(0))[0] == "9"
 
 
+async def test_a_process_that_nobody_has_heard_of_yet_holds_its_writes_back_until_it_has_told_them() -> None:
+    async with server() as valkey, relay(valkey.port) as way:
+        way.open.clear()
+        async with site(f"url: {valkey.url}", f"url: valkey://127.0.0.1:{way.port}") as two:
+            await eventually(two.gateways[0].sharing.invalidations.in_touch)
+            assert (await two.read(0))[0] == "0"
+            writing = asyncio.create_task(two.write(1, "first"))
+            await eventually(lambda: two.gateways[1].sharing.invalidations.counts["unsent"] == 1)
+            way.open.set()
+            await writing
+            assert (await two.read(0))[0] == "first"
+
+
+async def test_what_cannot_be_announced_while_the_same_is_made_up_for_is_made_up_for_once_more() -> None:
+    async with server() as valkey, site(f"url: {valkey.url}") as two:
+        await two.in_touch()
+        inval, gate, told = two.gateways[0].sharing.invalidations, asyncio.Event(), []
+
+        async def announce(_: bytes, tags: tuple[str, ...]) -> int:
+            told.append(tags)
+            await gate.wait()
+            return 1
+
+        inval.clock.announce = announce
+        inval._keep_unsent({"apps"})
+        sending = asyncio.create_task(inval._send_unsent())
+        await eventually(lambda: bool(told))
+        inval._keep_unsent({"apps"})
+        gate.set()
+        await sending
+        assert told.count(("apps",)) >= 2
+
+
 @pytest.mark.parametrize("slow", [(0,), (1,), (0, 1)], ids=["the writer's way", "the reader's way", "both ways"])
 async def test_however_slow_the_bus_is_each_write_is_visible_to_the_next_read(slow: tuple[int, ...]) -> None:
     """At the defaults; delays around the 50 ms that the store may add, so that about anything is late at times."""

@@ -116,6 +116,8 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a request may pass."""
+        if self._state is State.CLOSED:
+            return True
         match self.state(now):
             case State.CLOSED:
                 return True
@@ -134,6 +136,8 @@ class Breaker:
         Returns:
             A ticket for `end`; each request has to be ended, whatever comes of it.
         """
+        if self._state is State.CLOSED:
+            return self._generation
         state = self.state(now)
         if state is not self._state:
             self._enter(state)

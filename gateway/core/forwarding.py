@@ -72,8 +72,15 @@ _RESTATED: Final = frozenset(
 _OVERRIDES: Final = frozenset(
     {"proxy", "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"}
 )
-_NOT_ASKED: Final = _HOP_BY_HOP | _RESTATED | _OVERRIDES
-_NOT_ANSWERED: Final = _HOP_BY_HOP | {"via"}
+# What may speak against a field, as bits: always, or by what is asked for.
+_GONE: Final = 1
+_CREDENTIALS: Final = 2
+_ENCODING: Final = 4
+_HEARSAY: Final = 8
+_LENGTH: Final = 16
+_PRINCIPAL: Final = 32
+_NAMES: Final = 1024  # field names of either side that are remembered; long ones are not
+_LONG: Final = 64
 # True of one exchange, not of the page: a cached answer gets its own, or none.
 _MOMENTARY: Final = frozenset(
     {
@@ -91,6 +98,7 @@ _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{1,
 _HOP: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _ID_LENGTH: Final = 255
+_LONGEST_HOST: Final = 255  # that is remembered
 _NOT_ID: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -104,19 +112,29 @@ class TrustedProxies:
         ValueError: a network is none, or has host bits set.
     """
 
-    __slots__ = ("_networks", "_unix")
+    __slots__ = ("_known", "_networks", "_unix")
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
         given = tuple(networks)
         self._unix: Final = "unix" in given
         self._networks: Final = tuple(ip_network(network) for network in given if network != "unix")
+        self._known: Final[dict[str, bool]] = {}
 
     def __contains__(self, peer: str) -> bool:
         """Whether `peer` (an IP address, "" for a unix socket) is one of them."""
         if not peer:
             return self._unix
-        address = _address(peer) if self._networks else None
-        return address is not None and any(address in network for network in self._networks)
+        if not self._networks:
+            return False
+        known = self._known.get(peer)
+        if known is None:
+            address = _address(peer)
+            known = address is not None and any(address in network for network in self._networks)
+            if len(peer) <= _LONG:
+                if len(self._known) >= _NAMES:
+                    self._known.clear()
+                self._known[peer] = known
+        return known
 
 
 def client_address(head: RequestHead, trusted: TrustedProxies) -> str:
@@ -172,21 +190,20 @@ def request_fields(  # noqa: D417 - `head` and `trusted` speak for themselves
         version: HTTP version of the received request, for `Via`.
     """
     fields = head.fields
-    gone = _NOT_ASKED if "connection" not in fields else _NOT_ASKED | _named_by_connection(fields)
-    if "transfer-encoding" in fields:
-        gone |= {"content-length"}  # RFC 9112 §6.3: never both
-    if drop_authorization:
-        gone |= {"authorization", "cookie"}
-    if identity_encoding:
-        gone |= {"accept-encoding"}
     believed = head.peer in trusted
-    kept = [
-        pair
-        for pair in fields
-        if (name := pair[0].lower()) not in gone
-        and "_" not in name
-        and (believed or not name.startswith("x-forwarded-"))
-    ]
+    against = _GONE
+    if "transfer-encoding" in fields:
+        against |= _LENGTH  # RFC 9112 §6.3: never both
+    if drop_authorization:
+        against |= _CREDENTIALS
+    if identity_encoding:
+        against |= _ENCODING
+    if not believed:
+        against |= _HEARSAY
+    kept = [pair for pair in fields.pairs if not _of_request(pair[0]) & against]
+    if "connection" in fields:
+        named = _named_by_connection(fields)
+        kept = [pair for pair in kept if pair[0].lower() not in named]
     client_host = fields.get("host")
     outbound_host = client_host if host is None else host
     if outbound_host is not None:
@@ -212,12 +229,15 @@ def response_fields(head: ResponseHead, *, via: str, strip_principal: bool, vers
         version: HTTP version of the received response, for `Via`.
     """
     fields = head.fields
-    gone = _NOT_ANSWERED if "connection" not in fields else _NOT_ANSWERED | _named_by_connection(fields)
+    against = _GONE
     if "transfer-encoding" in fields:
-        gone |= {"content-length"}
+        against |= _LENGTH
     if strip_principal:
-        gone |= {"x-user-guid"}
-    kept = [pair for pair in fields if pair[0].lower() not in gone]
+        against |= _PRINCIPAL
+    kept = [pair for pair in fields.pairs if not _of_response(pair[0]) & against]
+    if "connection" in fields:
+        named = _named_by_connection(fields)
+        kept = [pair for pair in kept if pair[0].lower() not in named]
     kept.append(("Via", _via(fields, version, via)))
     return Fields(kept)
 
@@ -233,6 +253,36 @@ def cacheable_fields(fields: Fields) -> Fields:
         for pair in fields
         if (name := pair[0].lower()) not in _MOMENTARY and not name.startswith(_MOMENTARY_PREFIXES)
     )
+
+
+def _of_request(name: str) -> int:
+    """What speaks against a request field of this name, in any spelling."""
+    return _fate_of_request(name) if len(name) <= _LONG else _fate_of_request.__wrapped__(name)
+
+
+@lru_cache(maxsize=_NAMES)
+def _fate_of_request(name: str) -> int:
+    lower = name.lower()
+    if "_" in lower or lower in _HOP_BY_HOP or lower in _RESTATED or lower in _OVERRIDES:
+        return _GONE
+    if lower in {"authorization", "cookie"}:
+        return _CREDENTIALS
+    if lower.startswith("x-forwarded-"):
+        return _HEARSAY
+    return {"accept-encoding": _ENCODING, "content-length": _LENGTH}.get(lower, 0)
+
+
+def _of_response(name: str) -> int:
+    """What speaks against a response field of this name, in any spelling."""
+    return _fate_of_response(name) if len(name) <= _LONG else _fate_of_response.__wrapped__(name)
+
+
+@lru_cache(maxsize=_NAMES)
+def _fate_of_response(name: str) -> int:
+    lower = name.lower()
+    if lower in _HOP_BY_HOP or lower == "via":
+        return _GONE
+    return {"x-user-guid": _PRINCIPAL, "content-length": _LENGTH}.get(lower, 0)
 
 
 def _named_by_connection(fields: Fields) -> frozenset[str]:
@@ -256,8 +306,9 @@ def _hops(head: RequestHead, trusted: TrustedProxies) -> list[str]:
     From the peer outwards: each trusted hop vouches for the entry on its left. An entry that is no address ends the
     walk, as does the first address nobody vouches further for.
     """
-    peer = _address(head.peer)
-    way = [head.peer if peer is None else str(peer)]
+    way = [_canonical(head.peer)]
+    if way[0] not in trusted:
+        return way
     entries = ",".join(head.fields.get_all("x-forwarded-for")).split(",")
     while way[-1] in trusted and entries:
         address = _address(entries.pop().strip(" \t"))
@@ -266,6 +317,12 @@ def _hops(head: RequestHead, trusted: TrustedProxies) -> list[str]:
         way.append(str(address))
     way.reverse()
     return way
+
+
+@lru_cache(maxsize=1024)
+def _canonical(peer: str) -> str:
+    address = _address(peer)
+    return peer if address is None else str(address)
 
 
 @lru_cache(maxsize=1024)
@@ -284,24 +341,33 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _forwarded_origin(
     head: RequestHead, external_scheme: str | None, external_host: str | None, *, believed: bool
-) -> list[Pair]:
+) -> tuple[Pair, ...]:
     """X-Forwarded-Proto, -Host and -Port: as configured, else as a trusted peer says, else as this connection shows."""
-    scheme = _claimed(head, "x-forwarded-proto", believed=believed).lower()
+    host = head.fields.get("host") or ""
+    if not believed:
+        shown = external_host or host
+        state = _stated if len(shown) <= _LONGEST_HOST else _stated.__wrapped__
+        return state(external_scheme or head.scheme, shown, "")
+    scheme = _claimed(head, "x-forwarded-proto").lower()
     if external_scheme is not None or scheme not in _DEFAULT_PORT:
         scheme = external_scheme or head.scheme
-    claimed = _claimed(head, "x-forwarded-host", believed=believed)
-    host = external_host or (claimed if _HOST.fullmatch(claimed) else head.fields.get("host") or "")
+    claimed = _claimed(head, "x-forwarded-host")
+    said_port = "" if external_host is not None else _claimed(head, "x-forwarded-port")
+    return _stated.__wrapped__(scheme, external_host or (claimed if _HOST.fullmatch(claimed) else host), said_port)
+
+
+@lru_cache(maxsize=_NAMES)
+def _stated(scheme: str, host: str, said_port: str) -> tuple[Pair, ...]:
     parts = _HOST.fullmatch(host)
-    said_port = _claimed(head, "x-forwarded-port", believed=believed and external_host is None)
     own_port = (parts and parts[1]) or _DEFAULT_PORT.get(scheme, "")
     stated = (
         ("X-Forwarded-Proto", scheme),
         ("X-Forwarded-Host", host if parts else ""),
         ("X-Forwarded-Port", said_port if _PORT.fullmatch(said_port) else own_port),
     )
-    return [pair for pair in stated if pair[1]]
+    return tuple(pair for pair in stated if pair[1])
 
 
-def _claimed(head: RequestHead, name: str, *, believed: bool) -> str:
+def _claimed(head: RequestHead, name: str) -> str:
     """What a believed peer says; of a list its first entry, which is the one nearest to the client."""
-    return (head.fields.combined(name) or "").partition(",")[0].strip(" \t") if believed else ""
+    return (head.fields.combined(name) or "").partition(",")[0].strip(" \t")

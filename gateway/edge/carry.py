@@ -21,7 +21,7 @@ from gateway.pipeline.exchange import Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.edge.deadlines import Watched
+    from gateway.edge.connection import Connection
     from gateway.pipeline.exchange import Stream
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
@@ -75,8 +75,8 @@ class Carrier:
         self._closing: Final[set[asyncio.Task[None]]] = set()
         self.ending = self.cutting = False
 
-    async def answer(self, begun: Begun, connection: Watched) -> bytes | Begun:
-        """Ask the pipeline; must run in a task of its own.
+    async def answer(self, begun: Begun, connection: Connection) -> bytes | Begun:
+        """Ask the pipeline; must run in the connection's task.
 
         Args:
             begun: an exchange without content.
@@ -89,7 +89,7 @@ class Carrier:
         if isinstance(outcome, Exception):
             return begun
         self._recorder.begin()
-        patience = _Patience(asyncio.current_task())
+        patience = _Patience(connection.carrying)
         connection.answering = patience
         try:
             reply = await self._pipeline.answer(exchange, None, outcome)

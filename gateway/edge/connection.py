@@ -47,6 +47,9 @@ class Connection(Stepped):
         carrier: answers what the lane begins.
         outbox: where the lane's answers are until this round of the event loop is over.
         options: aiohttp's.
+
+    Attributes:
+        carrying: the task that answers what is carried.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Connection(Stepped):
         self._lane: Final = lane
         self._carrier: Final = carrier
         self._outbox: Final = outbox
-        self._carrying: asyncio.Task[None] | None = None
+        self.carrying: asyncio.Task[None] | None = None
         self._held: Final[deque[bytes]] = deque()  # what came behind the request that is carried
         self._held_bytes = 0
         self._stopped = False  # no more is read, for so much is held
@@ -82,7 +85,7 @@ class Connection(Stepped):
             if isinstance(begun, Begun) and begun.waits:
                 self.carried = True
                 self.below += 1
-                self._carrying = self._loop.create_task(self._carry(begun, data))
+                self.carrying = self._loop.create_task(self._carry(begun, data))
                 return
         self._parse(data, begun if isinstance(begun, Begun) else None)
 
@@ -107,7 +110,7 @@ class Connection(Stepped):
         try:
             answer = await self._carrier.answer(begun, self)
         finally:
-            self.carried, self._carrying = False, None
+            self.carried, self.carrying = False, None
         wire = self.transport
         if isinstance(answer, Begun):
             self.below -= 1
@@ -137,8 +140,8 @@ class Connection(Stepped):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over, and with it whatever is under way."""
-        if self._carrying is not None:
-            self._carrying.cancel()
+        if self.carrying is not None:
+            self.carrying.cancel()
         self._held.clear()
         begun, self._handed_over = self._handed_over, None
         super().connection_lost(exc)
@@ -147,7 +150,7 @@ class Connection(Stepped):
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """Wait so long for what is under way, then end it."""
         self._send_first()
-        carrying = self._carrying
+        carrying = self.carrying
         if carrying is not None:
             await asyncio.wait([carrying], timeout=timeout)
             carrying.cancel()

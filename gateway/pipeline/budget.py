@@ -104,9 +104,9 @@ class Budget:
         who = fields.get("x-user-guid")
         if who:
             self._note(who, read(fields, response.head.status, self._clock()))
-        if any(name.lower().startswith(_PREFIXES) for name, _ in fields):
-            kept = Fields(pair for pair in fields if not pair[0].lower().startswith(_PREFIXES))
-            response.head = replace(response.head, fields=kept)
+        kept = [pair for pair in fields.pairs if not pair[0].lower().startswith(_PREFIXES)]
+        if len(kept) < len(fields):
+            response.head = replace(response.head, fields=Fields(kept))
         return response
 
     def _note(self, who: str, left: Left | None) -> None:

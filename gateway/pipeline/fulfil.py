@@ -370,10 +370,9 @@ class Pipeline:
 
     async def _relay(self, exchange: Exchange, response: UpstreamResponse, rewriter: Rewriter | None) -> Reply:
         route, head = exchange.row, response.head
-        fields = self._described(exchange, response_fields(head, route, rewriter, self._outgoing.via))
-        rewriting = rewriter is not None and route.rewrite and is_json(fields)
-        if rewriting:
-            fields = without_byte_exact(fields)
+        fields = response_fields(head, route, rewriter, self._outgoing.via)
+        rewriting = rewriter is not None and route.rewrite and is_json(head.fields)
+        fields = self._described(exchange, without_byte_exact(fields) if rewriting else fields)
         if exchange.head.method == "HEAD" or head.status in {204, 304}:
             await response.release()
             return Reply(head.status, fields, None, head.reason)

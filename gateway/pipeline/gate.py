@@ -39,6 +39,8 @@ class Decision(Enum):
     FULL = "queue-full"  # refused: too many wait
     TIMEOUT = "queue-timeout"  # refused: it waited in vain
 
+    __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is Python code
+
 
 class _Place:
     """One that waits."""
@@ -211,9 +213,10 @@ class _Held:
     Attributes:
         head: status and fields.
         chunks: the body as it arrives, as `UpstreamResponse.chunks`.
+        in_hand: the whole body if it is there, as `UpstreamResponse.in_hand`.
     """
 
-    __slots__ = ("_gate", "_owner", "_response", "chunks", "head")
+    __slots__ = ("_gate", "_owner", "_response", "chunks", "head", "in_hand")
 
     def __init__(self, gate: Gate, owner: Key, response: UpstreamResponse) -> None:
         self._gate: Gate | None = gate
@@ -221,6 +224,7 @@ class _Held:
         self._response: Final = response
         self.head = response.head
         self.chunks: Final = response.chunks
+        self.in_hand: Final = response.in_hand
 
     def __del__(self) -> None:
         self._give_back()  # a place that is lost is lost for good: the client library, too, sees to forgotten answers

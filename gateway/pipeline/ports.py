@@ -183,6 +183,13 @@ class UpstreamResponse(Protocol):
             UpstreamError: the transfer broke before its end.
         """
 
+    def in_hand(self) -> bytes | None:
+        """The whole body, when it has arrived already and nothing of it was taken; `chunks` has nothing then.
+
+        Raises:
+            UpstreamError: it is larger than allowed.
+        """
+
     async def release(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
 

@@ -38,7 +38,7 @@ _SHARED_UP_TO: Final = 128  # characters of a field value; longer ones are hardl
 CACHE_GROUPS: Final = "Cache-Groups"
 
 # Fields that speak of the exact bytes of a body, and lie once links in it have been rewritten.
-_BYTE_EXACT: Final = ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
+_BYTE_EXACT: Final = frozenset({"content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest"})
 
 
 def is_json(fields: Fields) -> bool:
@@ -55,7 +55,8 @@ def response_fields(head: ResponseHead, route: Route, rewriter: Rewriter | None,
     """
     fields = forwarding.response_fields(head, via=via, strip_principal=True)
     redirect = 300 <= head.status < 400
-    if rewriter is None or not ("location" in fields or "link" in fields) or (redirect and not route.rewrite):
+    said = head.fields  # whose names are looked up more than once
+    if rewriter is None or not ("location" in said or "link" in said) or (redirect and not route.rewrite):
         return fields
     rewritten = {"location": rewriter.location, "link": rewriter.link_field}
     return Fields(
@@ -65,7 +66,7 @@ def response_fields(head: ResponseHead, route: Route, rewriter: Rewriter | None,
 
 def without_byte_exact(fields: Fields) -> Fields:
     """The fields less those that describe the exact bytes of a body that may have been rewritten."""
-    return fields.without(*_BYTE_EXACT)
+    return Fields([pair for pair in fields.pairs if pair[0].lower() not in _BYTE_EXACT])
 
 
 async def collect(response: UpstreamResponse, limit: int) -> bytes:
@@ -81,14 +82,23 @@ async def collect(response: UpstreamResponse, limit: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
+        body = response.in_hand()
+        if body is not None:
+            if len(body) > limit:
+                raise _beyond(limit)
+            return body
         async for piece in response.chunks():
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise UpstreamError("body-too-large", f"a response of more than {limit} bytes cannot be rewritten")
+                raise _beyond(limit)
     finally:
         await response.release()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _beyond(limit: int) -> UpstreamError:
+    return UpstreamError("body-too-large", f"a response of more than {limit} bytes cannot be rewritten")
 
 
 async def rewrite(body: bytes, rewriter: Rewriter | None) -> bytes:

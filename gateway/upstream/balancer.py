@@ -123,6 +123,10 @@ class Balancer:
             UpstreamError: none may be asked.
         """
         now = self._clock()
+        if len(self.endpoints) == 1:
+            alone = self.endpoints[0]
+            if alone not in tried and alone.standing(now) is not Standing.SHUT:
+                return alone
         self._turn += 1
         place = choose(
             [

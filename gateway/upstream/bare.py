@@ -13,6 +13,7 @@ import asyncio
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.http_parser import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -63,6 +65,14 @@ def plain(head: RequestHead) -> bytes | None:
         return f"{head.method} {target} HTTP/1.1\r\n{text}\r\n".encode()
     except UnicodeEncodeError:
         return None
+
+
+class _Asking(ClientRequest):
+    """What the pool is asked with; where to is worked out but once."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
 
 
 class Answer:
@@ -202,7 +212,7 @@ class Wire:
         if request is None:
             if len(asking) >= len(_METHODS):
                 asking.clear()  # another context: certificates were read again
-            request = asking[method, ssl] = ClientRequest(
+            request = asking[method, ssl] = _Asking(
                 method,
                 self.origin,
                 loop=asyncio.get_running_loop(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -30,6 +31,7 @@ _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK: Final = 256 * 1024
 _BODILESS: Final = frozenset({204, 304})
 _LENGTH: Final = b"content-length"
+_LONG_NAME: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,26 @@ class Response:
         self._limit = limit
         self.fault: UpstreamError | None = None
         fields = Fields(
-            (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-            for name, value in response.raw_headers
+            [(_name(name), value.decode("utf-8", "surrogateescape")) for name, value in response.raw_headers]
         )
         self.head = ResponseHead(response.status, fields, response.reason)
+
+    def in_hand(self) -> bytes | None:
+        """The whole body, when it has arrived already and nothing of it was taken; `chunks` has nothing then.
+
+        Raises:
+            UpstreamError: it is larger than allowed.
+        """
+        content = self._response.content
+        if not content.is_eof() or content.exception() is not None:
+            return None
+        body = content.read_nowait()
+        if self._limit is not None and len(body) > self._limit:
+            raise self._too_large()
+        return body
+
+    def _too_large(self) -> UpstreamError:
+        return UpstreamError("body-too-large", f"the response body has more than {self._limit} bytes")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives.
@@ -106,7 +124,7 @@ class Response:
                 if left is not None:
                     left -= len(chunk)
                     if left < 0:
-                        raise UpstreamError("body-too-large", f"the response body has more than {self._limit} bytes")
+                        raise self._too_large()
                 yield chunk
             # A reader that a chunk's end had woken already is not told of a fault behind it.
             if (fault := content.exception()) is not None:
@@ -288,7 +306,7 @@ class Client:
     def _measured(self, method: str, response: Answer | aiohttp.ClientResponse) -> Response:
         """The response, unless it says itself that it is too large."""
         limit, largest = self._sizes.body, self._sizes.head
-        if sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > largest:
+        if sum([len(name) + len(value) + 4 for name, value in response.raw_headers]) > largest:
             response.close()
             raise UpstreamError("head-too-large", f"the response head has more than {largest} bytes")
         if limit is not None and method != "HEAD" and response.status not in _BODILESS:
@@ -297,6 +315,16 @@ class Client:
                 response.close()
                 raise UpstreamError("body-too-large", f"the response body has {length} bytes, more than {limit}")
         return Response(response, limit)
+
+
+def _name(raw: bytes) -> str:
+    """A field name as text; the usual ones are decoded once."""
+    return _decoded(raw) if len(raw) <= _LONG_NAME else raw.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=512)
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _mapped(error: Exception) -> UpstreamError:

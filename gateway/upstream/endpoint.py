@@ -40,6 +40,8 @@ class Result(Enum):
     TOO_LARGE = "too-large"
     GIVEN_UP = "given-up"  # the client went away, or its content was at fault
 
+    __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is Python code
+
 
 _RESULTS: Final = {
     "unreachable": Result.UNREACHABLE,
@@ -185,9 +187,10 @@ class Answer:
     Attributes:
         head: status and fields.
         chunks: the body as it arrives, as `UpstreamResponse.chunks`.
+        in_hand: the whole body if it is there, as `UpstreamResponse.in_hand`.
     """
 
-    __slots__ = ("_endpoint", "_response", "_ticket", "absent", "chunks", "head")
+    __slots__ = ("_endpoint", "_response", "_ticket", "absent", "chunks", "head", "in_hand")
 
     def __init__(self, endpoint: Endpoint, response: Response, ticket: int, *, absent: bool) -> None:
         self.absent: Final = absent
@@ -196,6 +199,7 @@ class Answer:
         self._ticket: Final = ticket
         self.head = response.head
         self.chunks: Final = response.chunks
+        self.in_hand: Final = response.in_hand
 
     async def release(self) -> None:
         """Give the connection back, or close it when a body was not read or sent to its end."""

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core import forwarding
 from gateway.core.forwarding import (
     TrustedProxies,
     cacheable_fields,
@@ -323,3 +324,22 @@ def test_response_fields_keep_order_case_and_repetition():
 def test_what_is_never_replayed_from_the_cache(name):
     stay = (("Content-Type", "application/json"), ("X-Frame-Options", "SAMEORIGIN"), ("ETag", '"x"'), ("X-Rate", "1"))
     assert cacheable_fields(Fields([stay[0], (name, "1"), *stay[1:], (name.lower(), "2")])).pairs == stay
+
+
+def test_names_and_addresses_without_end_take_a_bounded_place():
+    """Clients choose them."""
+    trusted = forwarding.TrustedProxies(["10.0.0.0/8"])
+    for number in range(3 * forwarding._NAMES):
+        assert (f"10.0.{number // 256}.{number % 256}" in trusted) is True
+        assert (f"192.0.{number // 256}.{number % 256}" in trusted) is False
+        name = f"X-{number}"
+        assert forwarding._of_request(name) == forwarding._of_response(name) == 0
+    assert len(trusted._known) <= forwarding._NAMES
+    assert forwarding._fate_of_request.cache_info().currsize <= forwarding._NAMES
+    before = forwarding._fate_of_request.cache_info().currsize, len(trusted._known)
+    long = "x" * 1000
+    assert forwarding._of_request(long) == 0
+    assert forwarding._of_request(f"X-Forwarded-{long}") == forwarding._HEARSAY
+    assert forwarding._of_request(f"{long}_") == forwarding._GONE
+    assert long not in trusted
+    assert (forwarding._fate_of_request.cache_info().currsize, len(trusted._known)) == before

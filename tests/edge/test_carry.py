@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_takes_what_is_carried_with_it(controller: Co
     await asyncio.wait_for(controller.left.wait(), 5)
     while gateway._server.connections:
         await asyncio.sleep(0)
-    assert connection._carrying is None
+    assert connection.carrying is None
     assert not connection._held
     assert sum(counted(gateway).values()) == 1, "recorded, once"
     assert gateway.client.balancer.endpoints[0].in_flight == 0
@@ -224,7 +224,7 @@ async def test_what_outlives_the_drain_is_cut_off(controller: Controller, open_:
     await controller.asked.acquire()
     await asyncio.wait_for(gateway.stop(), 10)
     assert await client.ended()
-    assert connection._carrying is None
+    assert connection.carrying is None
     assert sum(counted(gateway).values()) == 1
 
 

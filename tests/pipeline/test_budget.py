@@ -54,6 +54,9 @@ class Answer:
     def __init__(self, fields: Fields, status: int = 200) -> None:
         self.head = ResponseHead(status, fields)
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     def chunks(self) -> AsyncIterator[bytes]:
         raise AssertionError("nobody reads")
 

@@ -87,6 +87,9 @@ class Answer:
         self.cut = cut
         self.released = False
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             yield piece

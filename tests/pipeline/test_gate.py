@@ -23,6 +23,9 @@ class Response:
         self.head = ResponseHead(200, Fields())
         self.released = 0
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         yield b"body"
 

@@ -102,6 +102,9 @@ class Call:
             raise
         return self
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         while (piece := await self._pieces.get()) is not None:
             if isinstance(piece, UpstreamError):

@@ -133,6 +133,9 @@ class Answer:
         self.head = ResponseHead(status, Fields(fields))
         self._body = body
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._body
 

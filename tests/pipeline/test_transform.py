@@ -92,6 +92,9 @@ class Response:
         self.fault = fault
         self.released = 0
 
+    def in_hand(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             yield piece

@@ -19,7 +19,7 @@ from aiohttp.client_reqrep import ClientRequest
 from gateway.core.model import Fields, RequestHead, Target
 from gateway.pipeline.ports import UpstreamError
 from gateway.upstream.bare import plain
-from gateway.upstream.client import Client, Sizes, Timeouts
+from gateway.upstream.client import Client, Response, Sizes, Timeouts
 from tests.conftest import Stub, listening
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -349,6 +349,62 @@ async def test_a_client_that_was_stopped_sends_nothing_by_either(pair: Pair) -> 
         with pytest.raises(RuntimeError, match="closed"):
             await client.send(get(), None)
         assert stub.connections == 0
+
+
+# -- what has arrived already
+
+
+async def arrived(response: Response) -> bytes | None:
+    """What is in hand once all that was written has been read."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return response.in_hand()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(OK, id="length"),
+        pytest.param(ANSWERS["RFC9112-7.1 chunked"][0], id="chunked"),
+        pytest.param(ANSWERS["RFC9112-7.1.1 extensions"][0], id="extensions"),
+    ],
+)
+async def test_a_whole_answer_is_in_hand_by_both(pair: Pair, answer: bytes) -> None:
+    for client, stub in zip(pair.clients, pair.stubs, strict=True):
+        stub.answers(answer)
+        for _ in range(3):
+            response = await client.send(get(), None)
+            assert await arrived(response) == b"ok"
+            assert [chunk async for chunk in response.chunks()] == []
+            await response.release()
+        assert stub.connections == 1, "and the connection is kept"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok",), id="more to come"),
+        pytest.param((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", None), id="ends in its content"),
+        pytest.param(ANSWERS["ends before the last chunk"], id="ends before the last chunk"),
+    ],
+)
+async def test_what_is_not_whole_is_never_in_hand(pair: Pair, pieces: tuple[bytes | None, ...]) -> None:
+    for client, stub in zip(pair.clients, pair.stubs, strict=True):
+        scripted(stub, pieces)
+        response = await client.send(get(), None)
+        await asyncio.sleep(0.01)
+        assert await arrived(response) is None
+        await response.release()
+
+
+async def test_what_is_larger_than_allowed_is_not_in_hand(pair: Pair) -> None:
+    for client, stub in zip(pair.clients, pair.stubs, strict=True):
+        stub.answers(ANSWERS["larger than allowed, in chunks"][0])
+        response = await client.send(get(), None)
+        with pytest.raises(UpstreamError) as caught:
+            await arrived(response)
+        assert caught.value.kind == "body-too-large"
+        await response.release()
 
 
 # -- what of aiohttp it rests on

@@ -5,7 +5,7 @@ The one place that knows which metric is which number; `gateway top` and the sta
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Summary:
         resident_bytes: memory.
         cpu: seconds of processor time a second.
         waiting: keys of the settings that were changed and wait for a restart.
+        access: decisions about access: with a token, without one, unjudged, and refusals by name.
+        domains: visibility domains that have pages stored, by the class of principals who share them.
     """
 
     seconds: float
@@ -95,6 +97,8 @@ class Summary:
     resident_bytes: float | None
     cpu: float | None
     waiting: tuple[str, ...] = ()
+    access: dict[str, float] = field(default_factory=dict)
+    domains: dict[str, float] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON's own types."""
@@ -138,6 +142,12 @@ def summarize(change: Change) -> Summary:
         resident_bytes=now.worst("process_resident_memory_bytes"),
         cpu=change.rate("process_cpu_seconds_total") if "process_cpu_seconds_total" in now.series else None,
         waiting=tuple(sorted(now.values("gateway_config_restart_required", "key"))),
+        access=change.rates("gateway_auth_decisions_total", "reason"),
+        domains={
+            kind: count
+            for kind in sorted(now.values("gateway_cache_domains", "kind"))
+            if (count := now.total("gateway_cache_domains", kind=kind))
+        },
     )
 
 

@@ -90,6 +90,8 @@ def screen(summary: Summary, history: Sequence[float], *, source: str, note: str
         Columns(
             [
                 _rates("answered by the gateway itself", summary.denials, "bold yellow"),
+                _rates("access, by token or why not", summary.access, "cyan"),
+                _rates("domains with pages", summary.domains, "green"),
                 _rates("limited", summary.limits, "yellow"),
                 _rates("stale, why", summary.stale, "yellow"),
                 _rates("codes", summary.codes, "cyan"),

@@ -66,7 +66,8 @@ class Cache(Section):
 several principals share are not counted."""
     drift_sample: Ratio = 0.0
     """The share of hits in rows of mode `policy` whose page is fetched anew behind the answer and compared, one at a \
-time: `0.001` is one of a thousand. What differs had changed past this gateway; `gateway_cache_drift_checks_total` counts it."""
+time: `0.001` is one of a thousand. What differs had changed past this gateway; `gateway_cache_drift_checks_total` \
+counts it."""
 
     emit_groups: Boolean = False
     """Whether pages of mode `policy` say which types of resources they show (`Cache-Groups`), and answers to writes \

@@ -86,6 +86,8 @@ async def test_a_browser_shows_it(busy: Gateway, http: aiohttp.ClientSession, tm
     assert "<small>hit ratio</small>" in document
     assert "<td>/v3/processes</td>" in document
     assert "<td>no-token</td>" in document
+    assert "<th>domains with pages</th><th>now</th>" in document
+    assert '<p class="bad" id="waiting" hidden="">' in document
     assert document.count("<polyline") == 3
 
 

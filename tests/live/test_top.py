@@ -58,6 +58,8 @@ async def test_the_numbers_are_those_of_the_traffic(busy: Gateway) -> None:
     assert summary.verdicts == {"hit": 4, "none": 2, "miss": 1}
     assert summary.hit_ratio == pytest.approx(0.8)
     assert (summary.refused, summary.errors, summary.avoided, summary.upstream) == (2, 0, 4, 1)
+    assert (summary.access, summary.domains) == ({"token": 5, "no-token": 2}, {"principal": 1})
+    assert summary.waiting == ()
     assert summary.denials == {"no-token": 2}
     assert [(line.route, line.rate) for line in summary.routes] == [("/v3/processes", 7)]
     assert summary.entries == 1

@@ -155,11 +155,7 @@ class Link:
         started = loop.time()
         task = asyncio.ensure_future(self._in_turn(work))
         try:
-            await asyncio.wait({task}, timeout=self.options.max_added_latency if patience is None else patience)
-            for _ in range(_ROUNDS):
-                if task.done():
-                    break
-                await asyncio.sleep(0)
+            await _wait(task, self.options.max_added_latency if patience is None else patience)
         finally:
             if not task.done():
                 task.cancel()  # which closes its connection: the answer still to come is nobody's
@@ -213,11 +209,25 @@ class Link:
             await self._probe()
 
     async def _probe(self) -> None:
-        """Half open: one command with a client of its own, which takes the place of the old one when it succeeds."""
+        """Half open: a client of its own connects and has a command answered, and another as fast as one has to be.
+
+        Then it takes the place of the old one. A store that is slow stays away: else it would be found to be slow again
+        by a request, and again.
+        """
         fresh = clients.client(self.options)
         try:
             async with asyncio.timeout(self.options.connect_timeout):
                 await fresh.command("EVAL", _PROBE.source, 1, self._probe_key)
+                again = asyncio.ensure_future(fresh.command("EVAL", _PROBE.source, 1, self._probe_key))
+                try:
+                    await _wait(again, self.options.max_added_latency)
+                    if not again.done():
+                        raise TimeoutError
+                    again.result()
+                finally:
+                    if not again.done():
+                        again.cancel()
+                        await asyncio.gather(again, return_exceptions=True)
         except (TimeoutError, *clients.ERRORS) as error:
             self._fault = Fault.TIMEOUT if isinstance(error, TimeoutError) else clients.fault_of(error)
             with suppress(*clients.ERRORS):
@@ -232,3 +242,12 @@ class Link:
         self._tell(None)
         with suppress(*clients.ERRORS):
             await old.close()
+
+
+async def _wait(task: asyncio.Task[Any], seconds: float) -> None:
+    """Wait so long at most; and for what has arrived by then, while this process was busy."""
+    await asyncio.wait({task}, timeout=seconds)
+    for _ in range(_ROUNDS):
+        if task.done():
+            break
+        await asyncio.sleep(0)

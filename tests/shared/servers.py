@@ -173,21 +173,31 @@ class Relay:
         self.open = asyncio.Event()
         self.open.set()
         self.delays: Random | None = None
+        self.delay = 0.0
         self.writers: list[asyncio.StreamWriter] = []
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self.open.wait()
-                if self.delays is not None:
-                    await asyncio.sleep(self.delays.uniform(0.0, 0.06))
+                if self.delays is not None or self.delay:
+                    await asyncio.sleep(self.delay if self.delays is None else self.delays.uniform(0.0, 0.06))
                 writer.write(data)
         writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
         self.writers.extend((writer, inner_writer))
         await asyncio.gather(self._copy(reader, inner_writer), self._copy(inner_reader, writer))
+
+    def cut(self) -> None:
+        """Break every connection there is."""
+        for writer in self.writers:
+            writer.close()
 
 
 @asynccontextmanager

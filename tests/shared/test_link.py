@@ -14,7 +14,7 @@ import trustme
 
 from gateway.shared.link import Link, Script
 from gateway.shared.options import Fault, Options, SharedStoreError, Tls
-from tests.shared.servers import Server, cluster, eventually, server
+from tests.shared.servers import Server, cluster, eventually, relay, server
 
 ECHO = Script("#!lua flags=no-writes\nreturn {KEYS[1], ARGV[1]}")
 
@@ -64,6 +64,24 @@ async def test_a_frozen_server_costs_one_deadline_and_then_nothing() -> None:
         assert await link.call("GET", "a") is None
         assert changes == [None, Fault.TIMEOUT, None]
         assert (link.opened, link.calls["open"]) == (1, 1000)
+
+
+async def test_a_slow_server_is_waited_for_once_for_as_long_as_it_is_slow() -> None:
+    """It answers within the time for connecting, but not within the time that a request may wait."""
+    async with server() as one, relay(one.port) as way:
+        given = Options(nodes=(("127.0.0.1", way.port),), retry_interval=0.05)
+        async with linked(given) as (link, changes):
+            assert link.fault is None
+            way.delay = 0.1
+            with pytest.raises(SharedStoreError):
+                await link.call("GET", "a")
+            tried = len(way.writers)
+            await eventually(lambda: len(way.writers) >= tried + 10)  # five probes
+            assert (link.fault, link.opened) == (Fault.TIMEOUT, 1)
+            way.delay = 0.0
+            await eventually(lambda: link.fault is None)
+            assert await link.call("GET", "a") is None
+            assert changes == [None, Fault.TIMEOUT, None]
 
 
 async def test_a_killed_server_is_noticed_once_and_found_again() -> None:

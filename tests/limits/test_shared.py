@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import pytest
 from valkey.asyncio import Valkey
@@ -20,7 +21,7 @@ from gateway.shared.link import Link
 from gateway.shared.options import Options
 from gateway.shared.seal import Sealer
 from tests.limits.script import count
-from tests.shared.servers import Server, eventually, server
+from tests.shared.servers import Server, cluster, eventually, server
 
 ME = ("issuer", "zone", "me")
 
@@ -31,7 +32,13 @@ def policy(name: str, bucket: Algorithm, mode: Mode = Mode.ENFORCE) -> RatePolic
 
 @asynccontextmanager
 async def processes(
-    one: Server, number: int, *policies: RatePolicy, most: int = 1000, settled: bool = True, patience: float = 0.05
+    one: Server,
+    number: int,
+    *policies: RatePolicy,
+    most: int = 1000,
+    settled: bool = True,
+    patience: float = 0.05,
+    nodes: list[Server] | None = None,
 ) -> AsyncIterator[list[tuple[Link, Reporter, SharedCounters]]]:
     found = []
     if settled:
@@ -39,9 +46,10 @@ async def processes(
         for shard in range(SHARDS):
             await one.ask("SET", f"{{t:counters:{shard}}}:epoch", f"{run} long 1.0")
     for _ in range(number):
-        link = Link(
-            Options((("127.0.0.1", one.port),), retry_interval=0.05, max_added_latency=patience), probe_key="{t}:probe"
-        )
+        where = tuple(("127.0.0.1", node.port) for node in nodes or [one])
+        mode: Literal["cluster", "standalone"] = "cluster" if nodes else "standalone"
+        given = Options(where, mode=mode, retry_interval=0.05, max_added_latency=patience)
+        link = Link(given, probe_key="{t}:probe")
         await link.start()
         reporter = Reporter(link, Sealer(b"k" * 32, "t"), "t", clock=time.time, processes=lambda: number)
         await reporter.start()
@@ -238,6 +246,47 @@ async def test_a_store_that_loses_its_data_again_and_again_under_load_admits_no_
         leases = 4 * lease_of(600, 10) * (1 if how == "flushed" else 2)
         bound = 600 + (time.monotonic() - began) * rate + leases
         assert 600 <= admitted <= bound, f"{admitted} of {bound}"
+
+
+async def test_a_cluster_that_fails_over_under_load_admits_no_burst_more() -> None:
+    """The master that has the bucket is killed; what its replica had not got yet is told to it."""
+    async with (
+        cluster(3, 3) as nodes,
+        processes(nodes[0], 4, policy("one", Gcra(600, 3600.0)), settled=False, patience=0.3, nodes=nodes) as found,
+    ):
+        admitted, asked, ends = 0, 0, asyncio.Event()
+
+        async def load(counters: SharedCounters) -> None:
+            nonlocal admitted, asked
+            while not ends.is_set():
+                admitted += counters.take([(0, ME, 1.0)], time.time())[0].allowed
+                asked += 1
+                await asyncio.sleep(0.001)
+
+        began = time.monotonic()
+        loads = [asyncio.create_task(load(counters)) for *_, counters in found]
+        name = found[0][2]._tables[0].buckets
+        await eventually(lambda: admitted >= 300 and all(ME in each[2]._tables[0].buckets for each in found))
+        reporter = found[0][1]
+        shard = reporter._shard_of(name[ME])
+        slot = await nodes[0].ask("CLUSTER", "KEYSLOT", f"{{t:counters:{shard}}}:epoch")
+        owner = next(number for number in range(3) if slot <= (16383 if number == 2 else (number + 1) * 5461 - 1))
+        epochs = [each._shards[shard].epoch for _, each, _ in found]
+        nodes[owner].kill()
+
+        def told() -> bool:
+            return all(
+                each._shards[shard].epoch not in {"", before}
+                for (_, each, _), before in zip(found, epochs, strict=True)
+            )
+
+        await eventually(told)
+        before = asked
+        await eventually(lambda: asked >= before + 4000)
+        ends.set()
+        await asyncio.gather(*loads)
+        bound = 600 + (time.monotonic() - began) / 6 + 2 * 4 * lease_of(600, 10)
+        assert 560 <= admitted <= bound, f"{admitted} of {bound}"
 
 
 async def test_who_alone_knew_and_has_no_requests_tells_a_store_that_has_forgotten_it() -> None:

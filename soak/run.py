@@ -362,7 +362,8 @@ def is_json(body: bytes) -> bool:
 def report(soak: Soak, seconds: float, code: int, seed: int) -> bool:
     """Print what happened; whether all was well."""
     held = soak.site.samples.values()
-    warm = [[each for each in one if each[0] > one[0][0] + min(60, seconds / 3)] for one in held]
+    # A process fills its stores and tables, all of them bounded, for about three minutes of this.
+    warm = [[each for each in one if each[0] > one[0][0] + min(180, seconds / 2)] for one in held]
     memory = slope([[(at, taken) for at, taken, _ in one] for one in warm])
     descriptors = slope([[(at, float(count)) for at, _, count in one] for one in warm])
     limit = max(1.0, 600 / max(seconds, 1))  # MiB a minute; short runs measure the warming up

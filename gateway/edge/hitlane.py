@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.edge.rendering import Renderer, written
 from gateway.pipeline.exchange import Exchange, Reply
+from gateway.pipeline.refusing import stand_refused
 from gateway.pipeline.standing import again, stand
 
 if TYPE_CHECKING:
@@ -125,5 +126,8 @@ class HitLane:
         recorder.begin()
         self._post(write, written(words, exchange.rate_lines, request_id, content))
         recorder.record(exchange, complete=True, seconds=self._clock() - now)
-        stand(exchange, self._pipeline.policy, self._word)
+        if exchange.denied is None:
+            stand(exchange, self._pipeline.policy, self._word)
+        else:
+            stand_refused(exchange, outcome, self._pipeline.policy, self._word, now)
         return True

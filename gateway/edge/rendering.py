@@ -10,7 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from gateway.pipeline.standing import Words
+from gateway.pipeline.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

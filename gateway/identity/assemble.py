@@ -122,6 +122,8 @@ class Identity:
         self.verify = self._verifier.verify
         self.remembered = self._verifier.remembered
         self.recalled = self._verifier.recalled
+        self.refused = self._verifier.refused
+        self.refused_again = self._verifier.refused_again
         self.start = self.ring.start
         self.stop = self.ring.stop
         self.fetch_for = self.ring.fetch_for
@@ -223,6 +225,13 @@ class OfflineVerifier:
 
     def recalled(self) -> None:
         """So nothing is recalled."""
+
+    def refused(self, token: str, now: float) -> str | None:  # noqa: ARG002 - the protocol's signature
+        """And nobody was refused before."""
+        return None
+
+    def refused_again(self, fault: str) -> None:
+        """So nobody is again."""
 
     async def fetch_for(self, kid: str | None) -> None:
         """There is no network."""

@@ -102,20 +102,20 @@ class Verifier:
             return known
         refused = self._refused.get(token)
         if refused is not None and now >= refused[1]:
-            self._count(refused[0].fault)
+            self.refused_again(refused[0].fault)
             return refused[0]
         verdict = self._verify(token, keys, now)
         if isinstance(verdict, Principal):
             self._remember(token, verdict)
-            self._count("accepted")
+            self._counted("accepted")
         elif isinstance(verdict, Rejected):
-            self._count(verdict.fault)
+            self._counted(verdict.fault)
             if verdict.fault in _FINAL and len(token) <= _LONGEST_REFUSED:
                 if len(self._refused) >= _MOST_REFUSED:
                     self._refused.clear()
                 self._refused[token] = (verdict, now)
         else:
-            self._count("unknown-key")
+            self._counted("unknown-key")
         return verdict
 
     def remembered(self, token: str, now: float) -> Principal | None:
@@ -133,6 +133,20 @@ class Verifier:
     def recalled(self) -> None:
         """Count a token that was known from before."""
         self.memo_hits += 1
+
+    def refused(self, token: str, now: float) -> str | None:
+        """The fault of a token that was refused before with the keys valid now, and that time does not mend.
+
+        Args:
+            token: what followed `bearer`.
+            now: epoch seconds.
+        """
+        refused = self._refused.get(token) if self._keys() is self._memo_keys else None
+        return refused[0].fault if refused is not None and now >= refused[1] and not refused[0].detail else None
+
+    def refused_again(self, fault: str) -> None:
+        """Count a token that was refused before."""
+        self._counted(fault)
 
     def expiring(self, now: float) -> dict[str, int]:
         """How many remembered tokens expire within so many seconds, cumulative; the last has no bound.
@@ -176,13 +190,13 @@ class Verifier:
         verdict = judge(claims, self._policy, now)
         return Rejected(verdict.value) if isinstance(verdict, ClaimFault) else verdict
 
+    def _counted(self, result: str) -> None:
+        self.results[result] = self.results.get(result, 0) + 1
+
     def _unsigned(self, keys: KeySet, kid: str | None) -> Rejected | KeyUnknown:
         """No key at hand has signed it. Another may have, if it names one, or if there is none to judge it by."""
         unknown = not keys.keys if kid is None else not keys.names(kid)
         return KeyUnknown(kid) if self._refetchable and unknown else Rejected("signature")
-
-    def _count(self, result: str) -> None:
-        self.results[result] = self.results.get(result, 0) + 1
 
 
 def unverified(token: str, policy: ClaimPolicy, now: float) -> Principal | Rejected:

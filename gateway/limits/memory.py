@@ -1,6 +1,6 @@
 """The buckets of one process: a bounded table for each policy, no timers, no locks, nothing kept for idle buckets.
 
-A bucket that is full again need have no entry: beyond a few hundred, whenever a new one comes, two old ones are looked
+A bucket that is full again need have no entry: beyond a few thousand, whenever a new one comes, two old ones are looked
 at and dropped when they are full, so that a table shrinks as fast as it grows.
 
 **At the bound** a bucket that nobody used since it was last looked at is forgotten and begins full again: this limiter
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.ports import Charge
 
 _LOOKED_AT: Final = 2
-_UNSWEPT: Final = 256  # so few are not worth looking at: 80 KB, and who comes back soon finds his
+_UNSWEPT: Final = 4096  # so few are not worth looking at: about 1 MB, and who comes back soon finds his
 _SPARED: Final = 8
 
 # A bucket in a table: its state, and whether it was used since it was last looked at. A list, because it is written to

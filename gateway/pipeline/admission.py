@@ -255,8 +255,8 @@ class Admission:
         rule = self._failures
         if rule is None or verifier.remembered(token, now) is not None:
             return
-        decision = self._counters.peek((rule.number, (self.address(exchange.head),), 1.0), now)
-        if decision.retry_after:
+        decision = self.blocked(exchange, now)
+        if decision is not None:
             rule.refused += 1
             exchange.limited += (rule.policy.name,)
             raise Denial(
@@ -264,6 +264,14 @@ class Admission:
                 f"policy {rule.policy.name}: retry after {whole(decision.retry_after)} s",
                 pairs(lines(rule.wording, decision, rule.wording.state(decision), rule.wording.policy, now)),
             )
+
+    def blocked(self, exchange: Exchange, now: float) -> Decision | None:
+        """Why an address has no more unknown tokens verified: what the policy of failures says; None when it may."""
+        rule = self._failures
+        if rule is None:
+            return None
+        decision = self._counters.peek((rule.number, (self.address(exchange.head),), 1.0), now)
+        return decision if decision.retry_after else None
 
     def failed(self, exchange: Exchange, now: float) -> None:
         """Note that the token of a request does not count."""

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from gateway.core.routes import Route
     from gateway.pipeline.decide import Policy
     from gateway.pipeline.exchange import Chosen
+    from gateway.pipeline.refusing import Refusal
     from gateway.pipeline.standing import Standing
 
-# How many hits stand at once in a process, each of about 3 KB; they do not keep pages alive.
+# How many hits and refusals stand at once in a process, each of about 3 KB; they do not keep pages alive.
 _MOST_STANDING: Final = 8192
 _GLOBAL: Final = Share.GLOBAL  # looking a member up costs as much as the comparison
 
 
 class Held:
-    """The hits that stand; one for all that is known of heads in a process."""
+    """The hits and refusals that stand; one for all that is known of heads in a process."""
 
     __slots__ = ("_by",)
 
@@ -36,10 +37,11 @@ class Held:
         return len(self._by)
 
     def note(self, known: Known) -> None:
-        """Another hit stands. When there are too many, none of the others does any more."""
+        """Another one stands. When there are too many, none of the others does any more."""
         if len(self._by) >= _MOST_STANDING:
             for one in self._by:
                 one.standing.clear()
+                one.refused.clear()
             self._by.clear()
         self._by.append(known)
 
@@ -58,10 +60,11 @@ class Known:
         share: who has the page in common, where the domain is the principal's and the rest of the key is the head's.
         anybody: whether hits stand for anybody, whatever token comes along.
         standing: the hits that stand, by the id of their domain.
+        refused: the refusals that stand, by the fault of the token; each knows its policy.
         chosen: what the next request was chosen for, until somebody takes it.
     """
 
-    __slots__ = ("_held", "anybody", "chosen", "key", "policy", "principal", "route", "share", "standing")
+    __slots__ = ("_held", "anybody", "chosen", "key", "policy", "principal", "refused", "route", "share", "standing")
 
     def __init__(self, held: Held) -> None:
         self._held: Final = held
@@ -72,6 +75,7 @@ class Known:
         self.share: Share | None = None
         self.anybody = False
         self.standing: Final[dict[str, Standing]] = {}
+        self.refused: Final[dict[str, Refusal]] = {}
         self.chosen: Chosen | None = None
 
     def settle(self, policy: Policy, route: Route | None, principal: Principal | None, key: CacheKey | None) -> None:
@@ -109,6 +113,12 @@ class Known:
         if domain not in self.standing:
             self._held.note(self)
         self.standing[domain], self.anybody = hit, anybody
+
+    def refuse(self, fault: str, refusal: Refusal) -> None:
+        """Let a refusal stand for a fault of tokens."""
+        if fault not in self.refused:
+            self._held.note(self)
+        self.refused[fault] = refusal
 
     def take_chosen(self) -> Chosen | None:
         """What this request was chosen for."""

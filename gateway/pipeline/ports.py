@@ -57,6 +57,12 @@ class TokenVerifier(Protocol):
     def recalled(self) -> None:
         """Somebody was let in because of what `remembered` said."""
 
+    def refused(self, token: str, now: float) -> str | None:
+        """The fault of a token that was refused before and is still, as it will always be; None: ask `verify`."""
+
+    def refused_again(self, fault: str) -> None:
+        """Somebody was refused because of what `refused` said."""
+
     def verify(self, token: str, now: float) -> Principal | Rejected | KeyUnknown:
         """Judge a token with the keys at hand. Never raises, never blocks."""
 

@@ -17,43 +17,25 @@ from gateway.pipeline.decide import tokenless
 from gateway.pipeline.decision import decision
 from gateway.pipeline.entry import CLOCK_SKEW, Entry
 from gateway.pipeline.exchange import Chosen, Verdict
+from gateway.pipeline.refusing import refused_again
 from gateway.pipeline.representation import from_entry
+from gateway.pipeline.words import NO_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.core.model import Principal
     from gateway.pipeline.admission import Rule
     from gateway.pipeline.decide import Policy
-    from gateway.pipeline.exchange import Exchange, Reply
+    from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.known import Known
     from gateway.pipeline.ports import Charge, Place
+    from gateway.pipeline.refusing import Refusal
+    from gateway.pipeline.words import Word
 
 # Sums of floats near the present miss by less than this many seconds.
 _ROUNDING: Final = 1e-5
 _NEVER: Final = float("inf")
 _PUBLIC: Final = "public"  # the domain of rows that look at no token
 _GLOBAL: Final = Share.GLOBAL  # looking a member up costs as much as a comparison
-
-
-class Words:
-    """An answer written down, less what is another for each: the rate-limit fields and the id stand between the halves.
-
-    Args:
-        before: status line and fields.
-        after: the fields behind them, and the end of the head.
-        names: whether the id is to be written; if not, the page has one of its own.
-    """
-
-    __slots__ = ("after", "before", "names")
-
-    def __init__(self, before: bytes, after: bytes, *, names: bool) -> None:
-        self.before: Final = before
-        self.after: Final = after
-        self.names: Final = names
-
-
-_NO_WORDS: Final = Words(b"", b"", names=False)
 
 
 class Standing:
@@ -84,14 +66,14 @@ class Standing:
         exchange: Exchange,
         place: Place,
         policy: Policy,
-        word: Callable[[Reply, str, float], Words | None],
+        word: Word,
     ) -> None:
         self.exchange: Final = exchange
         self.place: Final = place
         self._policy: Final = policy
         self._in_touch: Final = policy.store.in_touch
         self._word: Final = word
-        self.words = _NO_WORDS
+        self.words = NO_WORDS
         self._whole = True
         self._coding = ""
         self._since = self._until = 0.0  # when the words are right
@@ -170,7 +152,7 @@ class Standing:
         return b"" if form is None else form.body or b""
 
 
-def stand(exchange: Exchange, policy: Policy, word: Callable[[Reply, str, float], Words | None]) -> None:
+def stand(exchange: Exchange, policy: Policy, word: Word) -> None:
     """Keep a hit that was just answered, if there can be another just like it.
 
     Args:
@@ -193,7 +175,7 @@ def stand(exchange: Exchange, policy: Policy, word: Callable[[Reply, str, float]
         known.stand(key.domain, Standing(exchange, place, policy, word), anybody=anybody)
 
 
-def again(known: Known, policy: Policy, peer: str, token: str | None, now: float) -> Standing | None:
+def again(known: Known, policy: Policy, peer: str, token: str | None, now: float) -> Standing | Refusal | None:
     """Answer a request as the one like it before.
 
     Args:
@@ -207,17 +189,17 @@ def again(known: Known, policy: Policy, peer: str, token: str | None, now: float
         What stands, its exchange being this request's less the id; what it costs has been taken. None when `decide`
         must be asked; nothing has happened then.
     """
-    if known.policy is not policy:
-        return None
     principal: Principal | None = None
     domain = _PUBLIC
     if not known.anybody:
-        principal = None if token is None else policy.verifier.remembered(token, now)
-        if principal is None:
+        if token is None:
             return None
+        principal = policy.verifier.remembered(token, now)
+        if principal is None:
+            return refused_again(known, policy, peer, token, now)
         own = (principal.global_domain if known.share is _GLOBAL else None) or principal.domain
         domain = own.id
-    standing = known.standing.get(domain)
+    standing = known.standing.get(domain) if known.policy is policy else None
     entry = None if standing is None else standing.page(now)
     if standing is None or entry is None:
         return None

@@ -26,7 +26,7 @@ class Horizon:
     Attributes:
         last_beat: when this process sent its last heartbeat.
         left_at: when it lost or left the connection that it listened on.
-        gone_at: when that was because the store is gone, for all; None where it is not known to be.
+        gone_at: when the store was found to be gone, for all; None where it is not known to be.
         owed_at: when it first could not announce something that it has not announced since.
         resent_at: when it had announced all that could not be announced before.
     """
@@ -38,7 +38,7 @@ class Horizon:
         self._late_by: Final = late_by
         self._monotonic: Final = monotonic
         self.last_beat = self.left_at = self.owed_at = self.resent_at = _NEVER
-        self.gone_at: float | None = _NEVER
+        self.gone_at: float | None = None
 
     def all_here(self) -> bool:
         """Whether nobody may be listening at a server that this process has left: all were heard at the present one."""
@@ -55,20 +55,20 @@ class Horizon:
         until = at + self._lease.pulse
         return until if self.all_here() else max(until, self._moved_until())
 
-    def untold(self, *, unreachable: bool, owing: bool) -> float:
+    def untold(self, *, away: bool, owing: bool) -> float:
         """Until when somebody may serve what could not be announced.
 
         Args:
-            unreachable: whether the store cannot be connected to.
+            away: whether this process does not reach the store.
             owing: whether it still is not announced.
         """
         if not owing:
             return self.resent_at + self._lease.pulse
+        if away and self.gone_at is not None:
+            return self.gone_at + self._lease.pulse  # nobody has had an answer since
         # Nobody misses whom nobody has heard yet: it waits as long, until it may have been able to tell.
-        unheard = self.last_beat == _NEVER
-        if unreachable and self.gone_at is not None:
-            return (self.owed_at if unheard else self.gone_at) + self._lease.pulse  # nobody has had an answer since
-        return (self.owed_at if unheard else self.last_beat) + self._late_by + self._lease.lasts
+        missed = self.owed_at if self.last_beat == _NEVER else self.last_beat
+        return missed + self._late_by + self._lease.lasts
 
     def _moved_until(self) -> float:
         """Until when others may go on by this process's last heartbeat at the server that it has left."""

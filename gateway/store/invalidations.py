@@ -109,8 +109,7 @@ class Invalidations:
         self._behind: Final[set[asyncio.Task[None]]] = set()
         results = ("announced", "unacknowledged", "unsent", "purges", "received", "missed", "unreadable")
         self.counts: Final = dict.fromkeys(results, 0)
-        # Whether everything that was announced is known here. Cheap: asked for every hit.
-        self.in_touch: Final = self.lease.serves
+        self.in_touch: Final = self.lease.serves  # whether all that was announced is known here
 
     # -- what the store of pages asks
 
@@ -219,12 +218,14 @@ class Invalidations:
 
     async def _unserved(self) -> None:
         """Wait until the others may not serve any more what this process could not announce."""
+        horizon = self._horizon
         while not self._stopping:
-            unreachable = self._link.fault is Fault.UNREACHABLE
-            left = self._horizon.untold(unreachable=unreachable, owing=self._owing) - self._monotonic()
+            left = horizon.untold(away=self._link.fault is not None, owing=self._owing) - self._monotonic()
             if left <= 0:
                 return
             await self._change(left)
+            if horizon.gone_at is None and not self._listening and await self._nobody_there(left):
+                horizon.gone_at = self._monotonic()
 
     def _keep_unsent(self, tags: Iterable[str]) -> None:
         if not self._owing:
@@ -275,10 +276,8 @@ class Invalidations:
             self.lease.break_off()
             # Whether the store is gone, or only out of reach, is told by the connection that listens.
             await asyncio.wait([hearing], timeout=self.lease.pulse)
-            at = self._monotonic()
-            if hearing.done() and await self._nobody_there():
-                self._horizon.gone_at = at
-                self._changed.set()
+            if hearing.done() and await self._nobody_there(self.lease.lasts):
+                self._horizon.gone_at = self._monotonic()
             for task in done:
                 task.result()
         except TimeoutError:
@@ -294,12 +293,13 @@ class Invalidations:
             self._asked.clear()
             await listener.close()
 
-    async def _nobody_there(self) -> bool:
+    async def _nobody_there(self, patience: float) -> bool:
         """Whether the store cannot be connected to, and says so; who is cut off hears nothing."""
         try:
-            await (await self._link.listener(self.clock.key)).close()
-        except SharedStoreError as error:
-            return error.fault is Fault.UNREACHABLE
+            async with asyncio.timeout(patience):
+                await (await self._link.listener(self.clock.key)).close()
+        except (TimeoutError, SharedStoreError) as error:
+            return isinstance(error, SharedStoreError) and error.fault is Fault.UNREACHABLE
         return False
 
     async def _hear(self, listener: Listener) -> None:

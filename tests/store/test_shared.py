@@ -351,6 +351,23 @@ async def test_a_process_that_cannot_announce_its_writes_holds_them_back_until_t
         assert (await two.read(0))[0] == "9"
 
 
+async def test_a_write_waits_no_longer_once_the_store_turns_out_to_be_gone_for_all() -> None:
+    """Also where it stood still first, so that it was not seen to go."""
+    async with server() as valkey, site(f"url: {valkey.url}\n  lease: 30s\n  grace: 60s") as two:
+        await two.in_touch()
+        valkey.freeze()
+        inval = two.gateways[0].sharing.invalidations
+        await two.read(0)
+        await eventually(lambda: not inval._listening or inval._link.fault is not None)
+        writing = asyncio.create_task(two.write(0, "unheard"))
+        await eventually(lambda: inval.counts["unsent"] == 1)
+        assert not writing.done()
+        valkey.kill()
+        async with asyncio.timeout(15):
+            await writing
+        assert (await two.read(1))[0] == "unheard"
+
+
 async def test_a_process_that_nobody_has_heard_of_yet_holds_its_writes_back_until_it_has_told_them() -> None:
     async with server() as valkey, relay(valkey.port) as way:
         way.open.clear()

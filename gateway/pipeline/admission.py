@@ -165,6 +165,27 @@ class Admission:
             charges.append((rule.number, key, rule.policy.cost.hit if at_hand else _units(rule, exchange)))
         return counting, charges
 
+    def turn(self, exchange: Exchange, counting: list[Rule], charges: list[Charge]) -> None:
+        """Charge somebody else, of the same scopes, for the same.
+
+        Args:
+            exchange: is his now.
+            counting: what `charges` said of it: the policies,
+            charges: and what they charge; written over.
+        """
+        principal = exchange.principal
+        for place, rule in enumerate(counting):
+            if principal is not None and rule.by_principal:
+                key: Key = (principal.issuer, principal.zone, principal.id)
+            else:
+                key = self._key(rule.who, exchange, principal)
+            charges[place] = (rule.number, key, charges[place][2])
+
+    def failure(self, exchange: Exchange) -> Charge | None:
+        """What the policy of failures charges for a failed authentication; None when nobody counts them."""
+        rule = self._failures
+        return None if rule is None else (rule.number, (self.address(exchange.head),), 1.0)
+
     def _key(self, who: Who, exchange: Exchange, principal: Principal | None) -> Key:
         if who is Who.CLIENT_ID and principal is not None:
             return (principal.issuer, principal.zone, principal.client_id)
@@ -255,7 +276,7 @@ class Admission:
         rule = self._failures
         if rule is None or verifier.remembered(token, now) is not None:
             return
-        decision = self.blocked(exchange, now)
+        decision = self.blocked(self.failure(exchange), now)
         if decision is not None:
             rule.refused += 1
             exchange.limited += (rule.policy.name,)
@@ -265,20 +286,21 @@ class Admission:
                 pairs(lines(rule.wording, decision, rule.wording.state(decision), rule.wording.policy, now)),
             )
 
-    def blocked(self, exchange: Exchange, now: float) -> Decision | None:
-        """Why an address has no more unknown tokens verified: what the policy of failures says; None when it may."""
-        rule = self._failures
-        if rule is None:
-            return None
-        decision = self._counters.peek((rule.number, (self.address(exchange.head),), 1.0), now)
-        return decision if decision.retry_after else None
+    def blocked(self, charge: Charge | None, now: float) -> Decision | None:
+        """Why an address has no more unknown tokens verified: what the policy of failures says; None when it may.
 
-    def failed(self, exchange: Exchange, now: float) -> None:
-        """Note that the token of a request does not count."""
-        rule = self._failures
-        if rule is not None:
-            rule.allowed += 1
-            self._counters.take(((rule.number, (self.address(exchange.head),), 1.0),), now)
+        Args:
+            charge: what `failure` says of it.
+            now: epoch seconds.
+        """
+        decision = None if charge is None else self._counters.peek(charge, now)
+        return decision if decision is not None and decision[2] else None
+
+    def failed(self, charge: Charge | None, now: float) -> None:
+        """Note that the token of a request does not count; `charge` is what `failure` says of it."""
+        if charge is not None and self._failures is not None:
+            self._failures.allowed += 1
+            self._counters.take_one(charge, now)
 
     def succeed(self, other: Admission) -> None:
         """Go on counting decisions where the admission that this one replaces stops."""

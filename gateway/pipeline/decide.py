@@ -170,7 +170,7 @@ def authenticate(exchange: Exchange, policy: Policy, now: float) -> FetchKeys | 
             verdict = Rejected("unknown-key")
         if isinstance(verdict, Rejected):
             if admission is not None:
-                admission.failed(exchange, now)
+                admission.failed(admission.failure(exchange), now)
             raise bearer.invalid_token(verdict.fault, verdict.detail)
     except Denial as denial:
         exchange.token_fault = denial.detail or denial.reason.value

@@ -37,9 +37,10 @@ class Refusal:
         policy: what it was judged by.
         counting: the limits that count it,
         charges: and what they charge.
+        failure: what the limit for failures charges.
     """
 
-    __slots__ = ("_reply", "_until", "_word", "charges", "counting", "exchange", "policy", "words")
+    __slots__ = ("_reply", "_until", "_word", "charges", "counting", "exchange", "failure", "policy", "words")
 
     def __init__(self, exchange: Exchange, reply: Reply, policy: Policy, word: Word) -> None:
         self.exchange: Final = exchange
@@ -50,6 +51,7 @@ class Refusal:
         self._until = 0
         self.counting: list[Rule] = []
         self.charges: list[Charge] = []
+        self.failure: Charge | None = None
         exchange.like = decision(exchange, complete=True, seconds=0.0)
         self.charge()
 
@@ -58,6 +60,7 @@ class Refusal:
         admission = self.policy.admission
         if admission is not None:
             self.counting, self.charges = admission.charges(self.exchange, denied=True)
+            self.failure = admission.failure(self.exchange)
 
     def worded(self, now: float) -> bool:
         """Whether the answer is written down with the date of this second."""
@@ -107,10 +110,10 @@ def refused_again(known: Known, policy: Policy, peer: str, token: str, now: floa
         refusal.charge()
     exchange.received_at, exchange.limited, exchange.trace = now, (), None
     if admission is not None:
-        if admission.blocked(exchange, now):
+        if refusal.failure is not None and admission.blocked(refusal.failure, now) is not None:
             return None
         if refusal.counting and not admission.again(exchange, refusal.counting, refusal.charges, now):
             return None
-        admission.failed(exchange, now)
+        admission.failed(refusal.failure, now)
     verifier.refused_again(fault)
     return refusal

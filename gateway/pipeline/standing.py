@@ -85,7 +85,8 @@ class Standing:
         self.charges: list[Charge] = []
         exchange.like = decision(exchange, complete=True, seconds=0.0)
         exchange.entry = None  # the place has it
-        self._charge()
+        if policy.admission is not None:
+            self.counting, self.charges = policy.admission.charges(exchange)
 
     def page(self, now: float) -> Entry | None:
         """The page, if it is stored still, may be served and is fresh."""
@@ -126,19 +127,15 @@ class Standing:
                 return Chosen.EARLY
         return Chosen.DRIFT if policy.drift is not None and policy.drift.due() else None
 
-    def _charge(self) -> None:
-        """Work out which limits count the exchange."""
-        admission = self._policy.admission
-        if admission is not None:
-            self.counting, self.charges = admission.charges(self.exchange)
-
     def turn_to(self, principal: Principal | None, peer: str) -> bool:
         """Let the exchange be somebody else's; whether the rules of access are the same for both."""
         exchange, before = self.exchange, self.exchange.principal
         if principal is not None and before is not None and principal.scopes != before.scopes:
             return False
         exchange.principal, exchange.head.peer = principal, peer
-        self._charge()
+        admission = self._policy.admission
+        if admission is not None:
+            admission.turn(exchange, self.counting, self.charges)
         return True
 
     def content(self) -> bytes:

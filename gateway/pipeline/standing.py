@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Sums of floats near the present miss by less than this many seconds.
 _ROUNDING: Final = 1e-5
 _NEVER: Final = float("inf")
+# Who sends one of these asks for more than the page: how old it may be at most, or why it is this one.
+_ASKS: Final = ("cache-control", "pragma", "gateway-debug")
 _PUBLIC: Final = "public"  # the domain of rows that look at no token
 _GLOBAL: Final = Share.GLOBAL  # looking a member up costs as much as a comparison
 
@@ -161,7 +163,9 @@ def stand(exchange: Exchange, policy: Policy, word: Word) -> None:
     if exchange.verdict is not Verdict.HIT or known is None or key is None or not isinstance(entry, Entry):
         return
     plain = exchange.denied is None and exchange.token_fault is None and exchange.detail is None
-    if known.policy is not policy or not plain or exchange.refresh or "gateway-debug" in exchange.head.fields:
+    if known.policy is not policy or not plain or exchange.refresh:
+        return
+    if any(name in exchange.head.fields for name in _ASKS):
         return
     anybody = exchange.principal is None and tokenless(exchange.row, policy)
     if not anybody and (exchange.principal is None or known.share is None):

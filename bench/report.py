@@ -92,6 +92,10 @@ def _own_bars(found: dict[str, Scenario]) -> list[str]:
     if bad is not None and good is not None and bad.median("gateway") and good.median("gateway"):
         share = bad.median("gateway") / good.median("gateway")
         lines.append(f"{'ok  ' if share >= 0.8 else 'MISS'} h: hits keep {share:.2f} of their rate (wanted >= 0.8)")
+    cpu = found["m"].computed if "m" in found else {}
+    if cpu.get("gateway") and cpu.get("gateway, unrecorded"):
+        cost = 1 - statistics.median(cpu["gateway, unrecorded"]) / statistics.median(cpu["gateway"])
+        lines.append(f"{'ok  ' if cost <= 0.08 else 'MISS'} m: recording is {cost:.1%} of a hit (wanted <= 8 %)")
     return lines
 
 

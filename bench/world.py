@@ -39,6 +39,7 @@ VARIANTS: Final[tuple[tuple[str, int, dict[str, Any]], ...]] = (
     ("workers.yaml", 18088, {"workers": 2}),
     ("single.yaml", 18092, {}),
     ("idle.yaml", 18094, {}),
+    ("unrecorded.yaml", 18096, {}),
     ("tls.yaml", 18090, {"listen": {"tls": {"certificate_file": "cert.pem", "key_file": "key.pem"}}}),
 )
 

@@ -104,9 +104,8 @@ class HitLane:
         if standing is not None:
             exchange = standing.exchange
             exchange.request_id = request_id
-            recorder.begin()
             self._post(write, written(standing.words, exchange.rate_lines, request_id, standing.content()))
-            recorder.record(exchange, complete=True, seconds=self._clock() - now)
+            recorder.again(exchange, self._clock() - now)
             exchange.entry = None
             return True
         head = caller.head(request_id if identity else "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -196,7 +196,7 @@ class Exchange:
         self.asked: tuple[str, float] | None = None  # the span of asking the controller, and when that began
         # Of an exchange that is used again (standing.py): what is said of each, and what a recorder counts it under.
         self.like: Decision | None = None
-        self.filed: object = None
+        self.filed: Any = None
 
     def stand_in(self, reason: Stale, status: int | None) -> None:
         """Note that a stored page is served in place of a failure (RFC 5861 §4).

@@ -242,6 +242,9 @@ class Recorder(Protocol):
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """It is over: delivered in full, or not. Called exactly once for every `begin`."""
 
+    def again(self, exchange: Exchange, seconds: float) -> None:
+        """An exchange like one before (`exchange.like`) has begun and is over, delivered in full: both in one."""
+
     def malformed(self) -> None:
         """A request could not be parsed, so there is no exchange."""
 

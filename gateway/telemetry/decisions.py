@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.ports import Recorder
 
 
-_Like: TypeAlias = "tuple[Decision, tuple[float, str, Principal | None, tuple[str, ...], float]]"
+_Like: TypeAlias = "tuple[Decision | None, tuple[float, str, Principal | None, tuple[str, ...], float]]"
 
 
 class Decisions:
@@ -30,7 +30,8 @@ class Decisions:
     def __init__(self, following: Recorder, kept: int) -> None:
         self._following: Final = following
         self.begin: Final = following.begin  # nothing of its own
-        # Of an exchange like one before, only what is its own: one is kept for every request.
+        self._following_again: Final = following.again
+        self._kept: Final = kept > 0
         self._ring: Final[deque[Decision | _Like]] = deque(maxlen=kept)
 
     def malformed(self) -> None:
@@ -40,13 +41,15 @@ class Decisions:
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """An exchange is over; remember its decision."""
         self._following.record(exchange, complete=complete, seconds=seconds)
-        if self._ring.maxlen:
-            like = exchange.like
-            if like is None:
-                self._ring.append(decision(exchange, complete=complete, seconds=seconds))
-            else:
-                own = (exchange.received_at, exchange.request_id, exchange.principal, exchange.limited, seconds)
-                self._ring.append((like, own))
+        if self._kept:
+            self._ring.append(decision(exchange, complete=complete, seconds=seconds))
+
+    def again(self, exchange: Exchange, seconds: float) -> None:
+        """An exchange like one before; of its decision only what is its own is kept."""
+        self._following_again(exchange, seconds)
+        if self._kept:
+            own = (exchange.received_at, exchange.request_id, exchange.principal, exchange.limited, seconds)
+            self._ring.append((exchange.like, own))
 
     async def newest(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
         """The newest decisions first.
@@ -55,12 +58,14 @@ class Decisions:
             most: how many at most.
             wanted: which ones: what `Decision.plain` must say, as text.
         """
-        told = (_whole(one).plain() for one in reversed(self._ring))
+        told = (whole.plain() for whole in map(_whole, reversed(self._ring)) if whole is not None)
         return list(islice((one for one in told if all(str(one.get(name)) == wanted[name] for name in wanted)), most))
 
 
-def _whole(one: Decision | _Like) -> Decision:
+def _whole(one: Decision | _Like) -> Decision | None:
     if isinstance(one, Decision):
         return one
     like, (at, request_id, principal, limited, seconds) = one
+    if like is None:
+        return None
     return like._replace(at=at, request_id=request_id, principal=principal, limited=limited, seconds=seconds)

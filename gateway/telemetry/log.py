@@ -131,6 +131,7 @@ class AccessLog:
         self, following: Recorder, *, sample: float = 1.0, chance: Callable[[], float] = random.random
     ) -> None:
         self._following: Final = following
+        self._following_again: Final = following.again
         self._chance: Final = chance
         self.sample = sample
         self.begin: Final = following.begin  # nothing of its own
@@ -149,11 +150,23 @@ class AccessLog:
     def record(self, exchange: Exchange, *, complete: bool, seconds: float) -> None:
         """An exchange is over; write its line."""
         self._following.record(exchange, complete=complete, seconds=seconds)
-        sampled: float | None = None
         if exchange.verdict is _HIT and exchange.denied is None and complete and not exchange.limited:
-            sampled = self.sample
-            if sampled < 1 and self._chance() >= sampled:
-                return
+            if self.sample >= 1 or self._chance() < self.sample:
+                self._write(exchange, seconds, sampled=self.sample)
+        else:
+            self._write(exchange, seconds, complete=complete)
+
+    def again(self, exchange: Exchange, seconds: float) -> None:
+        """An exchange like one before; most get no line."""
+        self._following_again(exchange, seconds)
+        if exchange.denied is not None or exchange.limited:
+            self._write(exchange, seconds)
+        elif self.sample >= 1 or self._chance() < self.sample:
+            self._write(exchange, seconds, sampled=self.sample)
+
+    def _write(
+        self, exchange: Exchange, seconds: float, *, complete: bool = True, sampled: float | None = None
+    ) -> None:
         if self._log.is_enabled_for(logging.INFO):
             self._log.info("request", **_line(exchange, complete=complete, seconds=seconds, sampled=sampled))
 

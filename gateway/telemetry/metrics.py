@@ -29,6 +29,7 @@ SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 OVERHEAD: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 AGES: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_FASTEST, _LEAST_OVERHEAD = SECONDS[0], OVERHEAD[0]
 NO_ROUTE: Final = "none"
 OTHER: Final = "other"
 
@@ -79,16 +80,28 @@ class Metrics:
             seconds: from the request head to the end.
         """
         self.in_flight -= 1
+        if not complete:
+            self.aborted += 1
+        self.again(exchange, seconds)
+
+    def again(self, exchange: Exchange, seconds: float) -> None:
+        """Count an exchange that is over; all but that it had begun, and was not delivered in full.
+
+        Args:
+            exchange: what is known of it.
+            seconds: from the request head to the end.
+        """
         if seconds < 0:
             seconds = 0.0  # the clock was set back
-        series = exchange.filed
-        if not isinstance(series, Series):
+        series: Series | None = exchange.filed
+        if series is None:
             series = self._series(exchange)
             if exchange.like is not None:
                 exchange.filed = series
         series.count += 1
         histogram = series.seconds
-        bucket = bisect_left(SECONDS, seconds)  # `Histogram.observe`, without the call: this is the hit path
+        # `Histogram.observe`, without the call, and without looking for the first bucket: this is the hit path.
+        bucket = 0 if seconds <= _FASTEST else bisect_left(SECONDS, seconds)
         histogram.counts[bucket] += 1
         histogram.total += seconds
         if exchange.received_at >= histogram.due[bucket]:
@@ -96,17 +109,14 @@ class Metrics:
         upstream = exchange.upstream_seconds
         if upstream:
             series.upstream.observe(upstream)
-            series.overhead.observe(seconds - upstream if seconds > upstream else 0.0)
-        else:
-            overhead = series.overhead
-            overhead.counts[bisect_left(OVERHEAD, seconds)] += 1
-            overhead.total += seconds
+            seconds = seconds - upstream if seconds > upstream else 0.0
+        overhead = series.overhead
+        overhead.counts[0 if seconds <= _LEAST_OVERHEAD else bisect_left(OVERHEAD, seconds)] += 1
+        overhead.total += seconds
         if series.ages is not None:
             self._served(exchange, series, series.ages)
         elif exchange.saved_seconds:
             series.saved += exchange.saved_seconds
-        if not complete:
-            self.aborted += 1
 
     def malformed(self) -> None:
         """A request could not be parsed."""

@@ -95,6 +95,11 @@ class Traces:
         """Trace another share from now on, or believe other peers."""
         self._sample, self._trusted = sample, trusted
 
+    def again(self, exchange: Exchange, seconds: float) -> None:
+        """An exchange like one before: it is traced, or not, as any other."""
+        self.begin()
+        self.record(exchange, complete=True, seconds=seconds)
+
     def close(self) -> None:
         """Send what is left; may wait some seconds."""
         self._processor.shutdown()

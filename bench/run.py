@@ -39,7 +39,8 @@ _EXTRA: Final = {
         servers.gateway("gateway, both cores", 18092, "single.yaml", servers.BOTH_CORES),
         servers.gateway("gateway, 2 workers", servers.WORKERS_GATEWAY, "workers.yaml", servers.BOTH_CORES),
     ],
-    "m": lambda: [servers.unrecorded()],
+    # Both new, since one that has served everything before has more in its memory.
+    "m": lambda: [servers.gateway("gateway, new", 18092, "single.yaml"), servers.unrecorded()],
     "l": lambda: [servers.gateway("gateway, TLS", servers.TLS_GATEWAY, "tls.yaml")],
 }
 

@@ -211,7 +211,7 @@ def all_scenarios() -> list[Scenario]:
         "2 workers": ("gateway, 2 workers", WORKERS_GATEWAY, TARGET, "ids.lua"),
     }
     recording = {
-        "gateway": ("gateway", GATEWAY_PORT, TARGET, "ids.lua"),
+        "gateway": ("gateway, new", 18092, TARGET, "ids.lua"),
         "gateway, unrecorded": ("gateway, unrecorded", UNRECORDED_GATEWAY, TARGET, "ids.lua"),
     }
     tls = {"gateway": ("gateway, TLS", TLS_GATEWAY, TARGET, "ids.lua")}

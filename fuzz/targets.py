@@ -149,7 +149,7 @@ def quick(data: bytes) -> None:
         for reader, whose in readings:
             found = reader.read(segment, whose)
             if found is not None:
-                _ordinary_alike(segment, found[0], found[1])
+                _ordinary_alike(segment, whose.head(found.decode()), found.decode())
 
 
 def _ordinary_alike(segment: bytes, found: RequestHead, identity: str) -> None:

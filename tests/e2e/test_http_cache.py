@@ -1283,6 +1283,9 @@ async def test_9111_3_3_a_transfer_that_breaks_is_passed_on_as_broken_and_not_st
 
 async def test_5861_4_stale_if_error_when_the_origin_is_gone(conversation: Conversation) -> None:
     await conversation.step(Step(cc("max-age=10, stale-if-error=100")))
-    conversation.gateway.client.balancer.endpoints[0].client._base = "http://127.0.0.1:1"
+    client = conversation.gateway.client.balancer.endpoints[0].client
+    await client.stop()
+    client._base = "http://127.0.0.1:1"
+    await client.start()
     cache = 'gateway;fwd=stale;ttl=-5;detail="stale-if-error: unreachable"'
     await conversation.step(hit(after=15.0, body=b"first", cache=cache))

@@ -155,7 +155,7 @@ async def test_uaa_down_later_takes_no_good_key_away(start: Start, http, uaa: Ua
     gateway = await start()
     assert await get(http, gateway, LIST, holder(uaa)) == (200, None)
     keys.answer = down
-    await gateway.identity.ring._fetch_all()
+    await gateway.identity.ring._fetch_all(max_age=0.0)
     for _ in range(3):
         assert await get(http, gateway, LIST, holder(uaa)) == (200, None), "also for tokens not seen before"
     assert "keys" not in await ready(http, gateway)
@@ -307,11 +307,11 @@ async def test_garbage_in_place_of_keys_changes_nothing(start: Start, http, uaa:
     gateway = await start()
     assert await get(http, gateway, LIST, holder(uaa)) == (200, None)
     keys.answer = GARBAGE[name]
-    assert await gateway.identity.ring._fetch_all() is False
+    assert await gateway.identity.ring._fetch_all(max_age=0.0) is False
     assert await get(http, gateway, f"{LIST}?page=2", holder(uaa)) == (200, None)
     assert await get(http, gateway, LIST, {"Authorization": "bearer x"}) == (401, 1000)
     keys.answer = None
-    assert await gateway.identity.ring._fetch_all() is True
+    assert await gateway.identity.ring._fetch_all(max_age=0.0) is True
 
 
 @pytest.mark.parametrize("name", ["HTML", "no keys", "deep", "500"])

@@ -8,7 +8,7 @@ encoded forms are not in it, each process makes its own.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -55,6 +55,47 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Record)
+
+
+class Keyed(Protocol):
+    """A record that says what it is of."""
+
+    @property
+    def version(self) -> int:
+        """Of its form."""
+
+    @property
+    def key(self) -> bytes:
+        """Under which it was stored."""
+
+
+R = TypeVar("R", bound=Keyed)
+
+
+def opened(
+    sealer: Sealer, purpose: bytes, key: CacheKey, sealed: bytes, *, decoder: msgspec.msgpack.Decoder[R], version: int
+) -> R | Unusable:
+    """The record that was sealed for exactly this key, in this version of its form.
+
+    Args:
+        sealer: the operator's key at work.
+        purpose: what it was sealed for, and by which rules it was made.
+        key: what was asked for.
+        sealed: any bytes.
+        decoder: of the record's form.
+        version: of the form.
+    """
+    subject = key.encode()
+    content = sealer.open(purpose, subject, sealed)
+    if content is None:
+        return Unusable.SEAL
+    try:
+        record = decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Unusable.FORM
+    if record.version != version:
+        return Unusable.FORM
+    return record if record.key == subject else Unusable.KEY
 
 
 class PageCodec:
@@ -118,18 +159,9 @@ class PageCodec:
             sealed: the record; any bytes.
             now: epoch seconds.
         """
-        subject = key.encode()
-        content = self._sealer.open(_PURPOSE + rules, subject, sealed)
-        if content is None:
-            return Unusable.SEAL
-        try:
-            record = _DECODER.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return Unusable.FORM
-        if record.version != VERSION:
-            return Unusable.FORM
-        if record.key != subject:
-            return Unusable.KEY
+        record = opened(self._sealer, _PURPOSE + rules, key, sealed, decoder=_DECODER, version=VERSION)
+        if isinstance(record, Unusable):
+            return record
         if record.stored_at > now + CLOCK_SKEW:
             return Unusable.CLOCK
         entry = Entry(

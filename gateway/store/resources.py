@@ -19,7 +19,7 @@ from gateway.core.model import Fields
 from gateway.pipeline.ports import Stamp
 from gateway.pipeline.resource import MAX_VARIANTS, Resource, Variant
 from gateway.shared.options import SharedStoreError
-from gateway.store.codec import CLOCK_SKEW, Unusable
+from gateway.store.codec import CLOCK_SKEW, Unusable, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,20 +87,13 @@ def decode(sealer: Sealer, key: CacheKey, rules: bytes, sealed: bytes, now: floa
         sealed: the record; any bytes.
         now: epoch seconds.
     """
-    subject = key.encode()
-    content = sealer.open(_PURPOSE + rules, subject, sealed)
-    if content is None:
-        return Unusable.SEAL
-    try:
-        record = _DECODER.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Unusable.FORM
-    if record.version != VERSION or not 0 < len(record.variants) <= MAX_VARIANTS:
+    record = opened(sealer, _PURPOSE + rules, key, sealed, decoder=_DECODER, version=VERSION)
+    if isinstance(record, Unusable):
+        return record
+    if not 0 < len(record.variants) <= MAX_VARIANTS:
         return Unusable.FORM
     if any(len(one.vary) != len(one.selecting) for one in record.variants):
         return Unusable.FORM
-    if record.key != subject:
-        return Unusable.KEY
     if any(one.born > now + CLOCK_SKEW for one in record.variants):
         return Unusable.CLOCK
     return Resource(key, tuple(_read(one, now) for one in record.variants), record.tags)

@@ -40,7 +40,7 @@ from gateway.telemetry import log
 from tests.conftest import SECRET, Answer, Received, Wire, token
 
 CANARIES = {
-    name: f"canary-{name}-5e7c"
+    name: f"canary-{name}-never-shown"
     for name in (
         "cookie",
         "query",
@@ -55,9 +55,9 @@ CANARIES = {
         "etag",
     )
 }
-ADMIN_TOKEN = "canary-admin-5e7c-and-some-more"
-TOKEN = token(jti="canary-jti", user_name="canary-user-5e7c")
-STRANGE = jwt.encode({"canary": "canary-strange-5e7c"}, "canary-other-secret-5e7c-of-32-bytes", "HS256")
+ADMIN_TOKEN = "canary-admin-never-shown-and-some-more"
+TOKEN = token(jti="canary-jti", user_name="canary-user-never-shown")
+STRANGE = jwt.encode({"canary": "canary-strange-never-shown"}, "canary-other-secret-never-shown-of-32-bytes", "HS256")
 EXPIRED = token(exp=int(time.time()) - 10, jti="canary-old")
 
 
@@ -65,7 +65,7 @@ def secrets() -> list[str]:
     """Everything that must not be found, tokens also by their parts."""
     parts = [part for one in (TOKEN, STRANGE, EXPIRED) for part in one.split(".")[1:]]
     encoded = [base64.b64encode(f"me:{CANARIES['basic']}".encode()).decode()]
-    return [*CANARIES.values(), *parts, *encoded, SECRET, ADMIN_TOKEN, "canary-user-5e7c", "5e7c"]
+    return [*CANARIES.values(), *parts, *encoded, SECRET, ADMIN_TOKEN, "canary-user-never-shown", "never-shown"]
 
 
 def leaks(written: str) -> list[str]:
@@ -145,12 +145,12 @@ WAYS: dict[str, Callable[[Wire], Any]] = {
         f"POST /v3/apps?{QUERY}", BEARER, f"Content-Length: {len(CANARIES['upload'])}", body=CANARIES["upload"].encode()
     ),
     "no token": plain(f"GET /v3/processes?{QUERY}"),
-    "Basic": plain("GET /v3/processes", f"Authorization: Basic {base64.b64encode(b'me:canary-basic-5e7c').decode()}"),
+    "Basic": plain("GET /v3/processes", f"Authorization: Basic {base64.b64encode(b'me:canary-basic-never-shown').decode()}"),
     "another's token": plain("GET /v3/processes", f"Authorization: bearer {STRANGE}"),
     "expired": plain("GET /v3/processes", f"Authorization: bearer {EXPIRED}"),
     "three words": plain("GET /v3/processes", f"Authorization: bearer {TOKEN} {CANARIES['field']}"),
     "two fields": plain("GET /v3/processes", BEARER, BEARER),
-    "no scope": plain("GET /v3/processes", f"Authorization: bearer {token(scope=['openid'], jti='canary-5e7c')}"),
+    "no scope": plain("GET /v3/processes", f"Authorization: bearer {token(scope=['openid'], jti='canary-never-shown')}"),
     "a huge token": plain("GET /v3/processes", f"Authorization: bearer {TOKEN}{'A' * 30_000}"),
     "denied": plain(f"GET /internal/x?{QUERY}", BEARER),
     "unknown": plain(f"GET /v3/nosuch?{QUERY}", BEARER),
@@ -332,9 +332,9 @@ def test_keys_say_why_they_are_refused_and_not_what_they_are() -> None:
     for load in (
         lambda: from_pem(pem),
         lambda: from_pem(b"-----BEGIN PUBLIC KEY-----\n" + middle.encode() + b"\n-----END PUBLIC KEY-----"),
-        lambda: from_secret(b"canary-5e7c"),
+        lambda: from_secret(b"canary-never-shown"),
         lambda: from_jwk({"kty": "oct", "k": "Y2FuYXJ5LTVlN2M", "kid": 5}, allow_symmetric=True),
-        lambda: from_jwk({"kty": "MAC", "value": "canary-5e7c"}, allow_symmetric=True),
+        lambda: from_jwk({"kty": "MAC", "value": "canary-never-shown"}, allow_symmetric=True),
         lambda: from_jwk({"kty": "RSA", "n": middle, "e": "AQAB", "d": middle}, allow_symmetric=True),
     ):
         with pytest.raises(KeyLoadError) as refused:
@@ -346,7 +346,7 @@ def test_keys_say_why_they_are_refused_and_not_what_they_are() -> None:
 # -- settings: a secret at the wrong place, a mistake beside it
 
 OPEN = "public_url: https://api.example.org\nupstream: {url: https://cc.example.org}\n"
-C = "canary-5e7c"
+C = "canary-never-shown"
 FAULTY = [
     f"auth: {{keys: [{{secret: [{C}]}}]}}",
     f"auth: {{keys: [{{secret: {{{C}: {C}}}}}]}}",

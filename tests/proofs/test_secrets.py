@@ -136,6 +136,8 @@ async def leaves(client: Wire) -> None:
 
 
 BEARER = f"Authorization: bearer {TOKEN}"
+BASIC = base64.b64encode(b"me:canary-basic-never-shown").decode()
+UNSCOPED = token(scope=["openid"], jti="canary-never-shown")
 WAYS: dict[str, Callable[[Wire], Any]] = {
     "forwarded": plain(f"GET /v3/processes?{QUERY}", BEARER),
     "cached": plain("GET /v3/processes?page=1", BEARER),
@@ -145,12 +147,12 @@ WAYS: dict[str, Callable[[Wire], Any]] = {
         f"POST /v3/apps?{QUERY}", BEARER, f"Content-Length: {len(CANARIES['upload'])}", body=CANARIES["upload"].encode()
     ),
     "no token": plain(f"GET /v3/processes?{QUERY}"),
-    "Basic": plain("GET /v3/processes", f"Authorization: Basic {base64.b64encode(b'me:canary-basic-never-shown').decode()}"),
+    "Basic": plain("GET /v3/processes", f"Authorization: Basic {BASIC}"),
     "another's token": plain("GET /v3/processes", f"Authorization: bearer {STRANGE}"),
     "expired": plain("GET /v3/processes", f"Authorization: bearer {EXPIRED}"),
     "three words": plain("GET /v3/processes", f"Authorization: bearer {TOKEN} {CANARIES['field']}"),
     "two fields": plain("GET /v3/processes", BEARER, BEARER),
-    "no scope": plain("GET /v3/processes", f"Authorization: bearer {token(scope=['openid'], jti='canary-never-shown')}"),
+    "no scope": plain("GET /v3/processes", f"Authorization: bearer {UNSCOPED}"),
     "a huge token": plain("GET /v3/processes", f"Authorization: bearer {TOKEN}{'A' * 30_000}"),
     "denied": plain(f"GET /internal/x?{QUERY}", BEARER),
     "unknown": plain(f"GET /v3/nosuch?{QUERY}", BEARER),

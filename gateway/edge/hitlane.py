@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.edge.rendering import Renderer, written
 from gateway.pipeline.exchange import Exchange, Reply
-from gateway.pipeline.refusing import stand_refused
+from gateway.pipeline.refusing import refused_again, stand_refused
 from gateway.pipeline.standing import again, stand
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.edge.quick_heads import Caller, QuickHeads
     from gateway.pipeline.decide import Outcome
     from gateway.pipeline.fulfil import Pipeline
+    from gateway.pipeline.known import Known
     from gateway.pipeline.ports import Recorder
 
 # A larger body waits for its client to read it, and waiting is the ordinary lane's. With what may lie unread before a
@@ -94,22 +95,40 @@ class HitLane:
             ordinary lane must go on with.
         """
         heads = self._heads
-        identity = None if heads is None else heads.read(data, caller)
+        if heads is None:
+            return False
+        identity = heads.read(data, caller)
         if identity is None:
             return False
         now = self._clock()
         request_id = identity.decode("ascii") if identity else self._ids.fresh()
-        known, recorder = caller.known, self._recorder
-        standing = again(known, self._pipeline.policy, caller.address, caller.bearer, now)
+        known, token, _, _ = seen = caller.last
+        if known.refused and seen is not caller.usual:
+            refusal = refused_again(known, self._pipeline.policy, caller.address, token, now)
+            if refusal is not None:
+                exchange = refusal.exchange
+                exchange.request_id = request_id
+                self._post(write, written(refusal.words, exchange.rate_lines, request_id, refusal.body))
+                self._recorder.again(exchange, self._clock() - now)
+                if caller.heads is None:
+                    heads.refused(data, identity, caller)
+                return True
+        standing = again(known, self._pipeline.policy, caller.address, token, now)
         if standing is not None:
             exchange = standing.exchange
             exchange.request_id = request_id
             self._post(write, written(standing.words, exchange.rate_lines, request_id, standing.content()))
-            recorder.again(exchange, self._clock() - now)
+            self._recorder.again(exchange, self._clock() - now)
             exchange.entry = None
             return True
         head = caller.head(request_id if identity else "")
-        exchange = Exchange(head, request_id=request_id, received_at=now, known=known, token=caller.bearer)
+        return self._judge(
+            Exchange(head, request_id=request_id, received_at=now, known=known, token=token), known, write
+        )
+
+    def _judge(self, exchange: Exchange, known: Known, write: Callable[[bytes], object]) -> Begun | bool:
+        """Answer a request by what the pipeline says of it; as `take`."""
+        policy, recorder, head, now = self._pipeline.policy, self._recorder, exchange.head, exchange.received_at
         exchange.chosen = known.take_chosen()
         try:
             outcome = self._pipeline.judge(exchange)
@@ -123,10 +142,10 @@ class HitLane:
         exchange.status = outcome.status
         content = outcome.body if isinstance(outcome.body, bytes) and head.method != "HEAD" else b""
         recorder.begin()
-        self._post(write, written(words, exchange.rate_lines, request_id, content))
+        self._post(write, written(words, exchange.rate_lines, exchange.request_id, content))
         recorder.record(exchange, complete=True, seconds=self._clock() - now)
         if exchange.denied is None:
-            stand(exchange, self._pipeline.policy, self._word)
+            stand(exchange, policy, self._word)
         else:
-            stand_refused(exchange, outcome, self._pipeline.policy, self._word, now)
+            stand_refused(exchange, outcome, policy, self._word, now)
         return True

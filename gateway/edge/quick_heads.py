@@ -45,6 +45,7 @@ _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _KNOWN: Final = 16_384
 _VALUES, _LONGEST_VALUE = 1024, 2048
+_REFUSED: Final = 256
 
 
 T = TypeVar("T")
@@ -86,23 +87,16 @@ class Caller:
         scheme: "http" or "https", as the listener saw it.
     """
 
-    __slots__ = (
-        *("address", "after", "asked", "bearer", "before", "block", "credentials", "heads", "known", "read"),
-        *("scheme", "token"),
-    )
+    __slots__ = ("address", "after", "before", "heads", "last", "reader", "scheme", "usual")
 
     def __init__(self, address: str, scheme: str) -> None:
         self.address: Final = address
         self.scheme: Final = scheme
-        self.heads: QuickHeads | None = None  # who read the last head; None when there is none to compare with
-        self.before = self.after = b""  # its bytes before and behind the value of its id
-        self.read: _Read | None = None  # what it was known as, less its id and token,
-        self.credentials: tuple[str, str | None] | None = None  # and its token
-        self.asked: _Asked = ("GET", _ROOT)
-        self.block = _NO_BLOCK
-        self.token = ""  # the value of Authorization
-        self.bearer: str | None = None  # the token in it
-        self.known = _NOTHING
+        self.heads: QuickHeads | None = None  # who compares the next head with the usual one; None for nobody
+        self.reader: QuickHeads | None = None  # who read the usual head,
+        self.before = self.after = b""  # its bytes before and behind the value of its id,
+        self.usual: Seen = _UNSEEN  # and what it was known as
+        self.last: Seen = _UNSEEN  # what the last head was known as
 
     def head(self, identity: str) -> RequestHead:
         """The head that was read last, with its canonical target.
@@ -110,8 +104,8 @@ class Caller:
         Args:
             identity: the id that the client gave it, "" for none.
         """
-        method, target = self.asked
-        return RequestHead(method, target, self.block.fields(self.token, identity), self.address, self.scheme)
+        _, _, ((method, target), block, _), (token, _) = self.last
+        return RequestHead(method, target, block.fields(token, identity), self.address, self.scheme)
 
 
 class _Block:
@@ -157,9 +151,13 @@ class _Block:
 _ROOT: Final = Target("/")
 _NO_BLOCK: Final = _Block([], -1, -1)
 _NOTHING: Final = Known(Held())
-_NO_TOKEN: Final[tuple[str, str | None]] = ("", None)
 _Asked: TypeAlias = tuple[str, Target]
 _Read: TypeAlias = tuple[_Asked, _Block, Known]
+_Credentials: TypeAlias = tuple[str, str | None]  # the value of Authorization, and the token in it
+_NO_TOKEN: Final[_Credentials] = ("", None)
+# A head less its id: what is known of it, the token in it, and what both were read from.
+Seen: TypeAlias = tuple[Known, str | None, _Read, _Credentials]
+_UNSEEN: Final[Seen] = (_NOTHING, None, (("GET", _ROOT), _NO_BLOCK, _NOTHING), _NO_TOKEN)
 
 
 class QuickHeads:
@@ -180,7 +178,8 @@ class QuickHeads:
         self._shapes: Final[_Memo[_Read]] = _Memo(_SHAPES, _LONGEST_LINE + _LONGEST_BLOCK)
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
-        self._tokens: Final[_Memo[tuple[str, str | None]]] = _Memo(_VALUES, _LONGEST_VALUE)
+        self._tokens: Final[_Memo[_Credentials]] = _Memo(_VALUES, _LONGEST_VALUE)
+        self._refused: Final[_Memo[tuple[bytes, Seen]]] = _Memo(_REFUSED, _LONGEST_LINE + _LONGEST_BLOCK)
         self._learnt = 0
         self._held: Final = Held()
 
@@ -195,12 +194,53 @@ class QuickHeads:
             The client's own id for it, empty for none; None unless the segment is one whole head, and an ordinary one.
         """
         before, after = caller.before, caller.after
-        if caller.heads is self and data.startswith(before) and data.endswith(after):
-            # Nearly always the same head as before on this connection, but for its id.
-            identity = data[len(before) : -len(after)]
-            if 0 < len(identity) <= _LONGEST_ID and not identity.translate(None, _ID) and len(data) <= self._longest:
-                return identity
+        if caller.heads is not self:
+            return self._read(data, caller)
+        if not data.startswith(before) or not data.endswith(after):
+            return self._refused_before(data, caller) or self._read(data, caller)
+        # Nearly always the usual head of this connection, but for its id.
+        identity = data[len(before) : -len(after)]
+        if 0 < len(identity) <= _LONGEST_ID and not identity.translate(None, _ID) and len(data) <= self._longest:
+            caller.last = caller.usual
+            return identity
         return self._read(data, caller)
+
+    def refused(self, data: bytes, identity: bytes, caller: Caller) -> None:
+        """Expect a head again whose token was refused, and the usual one of its connection behind it.
+
+        Args:
+            data: the segment that was read last,
+            identity: the id in it,
+            caller: and whose it is.
+        """
+        if caller.reader is not self:
+            return
+        caller.heads = self
+        before, after = caller.before, caller.after
+        if data.endswith(after):
+            start = data[: len(data) - len(after) - len(identity)]
+            if identity and start.endswith(_IDS):  # so the id that was read is the value that ends here
+                self._refused.remember(start, (after, caller.last))
+        elif data.startswith(before) and identity:
+            self._refused.remember(data[len(before) + len(identity) :], (before, caller.last))
+
+    def _refused_before(self, data: bytes, caller: Caller) -> bytes | None:
+        """Know a head by what `refused` was told, on a connection whose usual one has the same bytes on one side."""
+        before, after = caller.before, caller.after
+        if data.endswith(after):
+            stop = len(data) - len(after)
+            begin = data.rfind(b" ", 0, stop) + 1
+            known = self._refused.get(data[:begin])
+        elif data.startswith(before):
+            begin, after = len(before), before
+            stop = data.find(b"\r", begin)
+            known = self._refused.get(data[stop:])
+        else:
+            return None
+        if known is None or known[0] != after or len(data) > self._longest or not _is_id(data[begin:stop]):
+            return None
+        caller.last = known[1]
+        return data[begin:stop]
 
     def _read(self, data: bytes, caller: Caller) -> bytes | None:
         token_at, token_to = _value(data, _TOKENS, 0, len(data))
@@ -221,13 +261,12 @@ class QuickHeads:
         if credentials is None or (id_at and not _is_id(identity)):
             return None
         caller.heads = None
-        if read is caller.read and credentials is caller.credentials:
-            if id_at:  # the second time in a row, so probably not the last
-                caller.before, caller.after, caller.heads = data[:id_at], data[id_to:], self
-            return identity
-        caller.read, caller.credentials = read, credentials
-        caller.asked, caller.block, caller.known = read
-        caller.token, caller.bearer = credentials
+        last = caller.last
+        if read is not last[2] or credentials is not last[3]:
+            caller.last = (read[2], credentials[1], read, credentials)
+        elif id_at:  # the second time in a row, so probably not the last
+            caller.before, caller.after, caller.usual = data[:id_at], data[id_to:], last
+            caller.heads = caller.reader = self
         return identity
 
     def _shape(self, shape: bytes) -> _Read | None:
@@ -242,7 +281,7 @@ class QuickHeads:
             return None
         return self._shapes.remember(shape, (asked, block, block.known(line) or self._learn(block, line)))
 
-    def _token(self, value: bytes) -> tuple[str, str | None] | None:
+    def _token(self, value: bytes) -> _Credentials | None:
         """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
 
         The same text each time: its hash is worked out but once.
@@ -259,6 +298,7 @@ class QuickHeads:
             self._learnt = 0
             self._blocks.clear()  # with what they know
             self._shapes.clear()
+            self._refused.clear()
         return block.learn(line, self._held)
 
     def _line(self, line: bytes) -> _Asked | None:

@@ -141,12 +141,15 @@ class Verifier:
             token: what followed `bearer`.
             now: epoch seconds.
         """
-        refused = self._refused.get(token) if self._keys() is self._memo_keys else None
-        return refused[0].fault if refused is not None and now >= refused[1] and not refused[0].detail else None
+        refused = self._refused.get(token)
+        if refused is None or now < refused[1] or self._keys() is not self._memo_keys:
+            return None
+        rejected = refused[0]
+        return None if rejected.detail else rejected.fault
 
     def refused_again(self, fault: str) -> None:
         """Count a token that was refused before."""
-        self._counted(fault)
+        self.results[fault] += 1  # it was counted when it was first refused
 
     def expiring(self, now: float) -> dict[str, int]:
         """How many remembered tokens expire within so many seconds, cumulative; the last has no bound.

@@ -14,7 +14,7 @@ from gateway.pipeline.decision import decision
 from gateway.pipeline.words import NO_WORDS
 
 if TYPE_CHECKING:
-    from gateway.pipeline.admission import Rule
+    from gateway.pipeline.admission import Admission, Rule
     from gateway.pipeline.decide import Policy
     from gateway.pipeline.exchange import Exchange, Reply
     from gateway.pipeline.known import Known
@@ -33,48 +33,65 @@ class Refusal:
 
     Attributes:
         exchange: the last one.
-        words: the head of its answer.
+        words: the head of its answer,
+        until: right until this instant, epoch seconds,
+        since: and from this one on.
+        body: the content of its answer.
         policy: what it was judged by.
-        counting: the limits that count it,
-        charges: and what they charge.
-        failure: what the limit for failures charges.
+        admission: its limits; None when none of them counts refusals.
     """
 
-    __slots__ = ("_reply", "_until", "_word", "charges", "counting", "exchange", "failure", "policy", "words")
+    __slots__ = (
+        *("_charges", "_counting", "_failure", "_reply", "_word"),
+        *("admission", "body", "exchange", "policy", "since", "until", "words"),
+    )
 
     def __init__(self, exchange: Exchange, reply: Reply, policy: Policy, word: Word) -> None:
         self.exchange: Final = exchange
         self.policy: Final = policy
         self.words = NO_WORDS
+        self.since = self.until = 0
+        body = reply.body
+        self.body: Final = body if isinstance(body, bytes) and exchange.head.method != "HEAD" else b""
         self._reply: Final = reply
         self._word: Final = word
-        self._until = 0
-        self.counting: list[Rule] = []
-        self.charges: list[Charge] = []
-        self.failure: Charge | None = None
+        self._counting: list[Rule] = []
+        self._charges: list[Charge] = []
+        self._failure: Charge | None = None
+        self.admission: Admission | None = None
         exchange.like = decision(exchange, complete=True, seconds=0.0)
-        self.charge()
+        self.turn_to(exchange.head.peer)
 
-    def charge(self) -> None:
-        """Work out which limits count the exchange."""
+    def turn_to(self, peer: str) -> None:
+        """Let the exchange be of this peer, and work out which limits count it."""
+        self.exchange.head.peer = peer
         admission = self.policy.admission
         if admission is not None:
-            self.counting, self.charges = admission.charges(self.exchange, denied=True)
-            self.failure = admission.failure(self.exchange)
+            self._counting, self._charges = admission.charges(self.exchange, denied=True)
+            self._failure = admission.failure(self.exchange)
+            self.admission = admission if self._counting or self._failure is not None else None
 
     def worded(self, now: float) -> bool:
-        """Whether the answer is written down with the date of this second."""
-        if self._until != int(now):
-            words = self._word(self._reply, self.exchange.head.method, now)
-            if words is None:
-                return False
-            self.words, self._until = words, int(now)
+        """Write the answer down with the date of this second; whether it can be."""
+        words = self._word(self._reply, self.exchange.head.method, now)
+        if words is None:
+            return False
+        self.words, self.since = words, int(now)
+        self.until = self.since + 1
+        return True
+
+    def charged(self, admission: Admission, now: float) -> bool:
+        """Take what the refusal costs, unless a limit has something else to say; nothing has happened then."""
+        if self._failure is not None and admission.blocked(self._failure, now) is not None:
+            return False
+        if self._counting and not admission.again(self.exchange, self._counting, self._charges, now):
+            return False
+        admission.failed(self._failure, now)
         return True
 
     def content(self) -> bytes:
         """The content of the answer."""
-        body = self._reply.body
-        return body if isinstance(body, bytes) and self.exchange.head.method != "HEAD" else b""
+        return self.body
 
 
 def stand_refused(exchange: Exchange, reply: Reply, policy: Policy, word: Word, now: float) -> None:
@@ -95,25 +112,25 @@ def stand_refused(exchange: Exchange, reply: Reply, policy: Policy, word: Word, 
         known.refuse(fault, Refusal(exchange, reply, policy, word))
 
 
-def refused_again(known: Known, policy: Policy, peer: str, token: str, now: float) -> Refusal | None:
-    """Refuse a request as the one like it before; as `standing.again`."""
-    if not known.refused:
+def refused_again(known: Known, policy: Policy, peer: str, token: str | None, now: float) -> Refusal | None:
+    """Refuse a request as the one like it before; as `standing.again`.
+
+    A token that is refused is none that is remembered, so it does not matter which of the two is asked for first.
+    """
+    verifier = policy.verifier
+    fault = None if token is None else verifier.refused(token, now)
+    if fault is None:
         return None
-    verifier, admission = policy.verifier, policy.admission
-    fault = verifier.refused(token, now)
-    refusal = None if fault is None else known.refused.get(fault)
-    if fault is None or refusal is None or refusal.policy is not policy or not refusal.worded(now):
+    refusal = known.refused.get(fault)
+    if refusal is None or refusal.policy is not policy:
+        return None
+    if not refusal.since <= now < refusal.until and not refusal.worded(now):
         return None
     exchange = refusal.exchange
     if peer != exchange.head.peer:
-        exchange.head.peer = peer
-        refusal.charge()
+        refusal.turn_to(peer)
     exchange.received_at, exchange.limited, exchange.trace = now, (), None
-    if admission is not None:
-        if refusal.failure is not None and admission.blocked(refusal.failure, now) is not None:
-            return None
-        if refusal.counting and not admission.again(exchange, refusal.counting, refusal.charges, now):
-            return None
-        admission.failed(refusal.failure, now)
+    if refusal.admission is not None and not refusal.charged(refusal.admission, now):
+        return None
     verifier.refused_again(fault)
     return refusal

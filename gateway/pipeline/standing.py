@@ -197,7 +197,7 @@ def again(known: Known, policy: Policy, peer: str, token: str | None, now: float
             return None
         principal = policy.verifier.remembered(token, now)
         if principal is None:
-            return refused_again(known, policy, peer, token, now)
+            return refused_again(known, policy, peer, token, now) if known.refused else None
         own = (principal.global_domain if known.share is _GLOBAL else None) or principal.domain
         domain = own.id
     standing = known.standing.get(domain) if known.policy is policy else None

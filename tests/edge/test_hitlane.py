@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 
 import pytest
@@ -276,7 +277,7 @@ def test_the_token_of_a_head_is_the_one_that_would_be_taken_from_its_fields(spel
         line = "" if token is None else f"Authorization: {spelt}{token}\r\n"
         found = heads.read(f"GET /v3/x HTTP/1.1\r\nHost: a\r\n{line}\r\n".encode(), caller)
         assert found is not None
-        assert caller.bearer == token == extract(caller.head("").fields.get_all("authorization"))
+        assert caller.last[1] == token == extract(caller.head("").fields.get_all("authorization"))
 
 
 def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
@@ -296,7 +297,99 @@ def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
         read = caller.head(known)
         assert (read.target.path, known, read.fields.get("authorization")) == (path, identity, token)
         assert read.fields.pairs[1:] == (("X-Request-Id", identity), ("Authorization", token))
-        assert caller.bearer == extract(read.fields.get_all("authorization"))
+        assert caller.last[1] == extract(read.fields.get_all("authorization"))
     for odd in (b"o e", b"", b"one\r\nX-A: b", b"\xff", b"x" * 256, b"one\r\n\r\nGET / HTTP/1.1\r\nX: "):
         found = heads.read(head.replace(b"one", odd), caller)
         assert found is None or found == b"one", "what is no plain id is for the ordinary lane, or read anew"
+
+
+# -- heads between which a refused one comes
+
+_FIELDS = {
+    "token, id": "Authorization: bearer {token}\r\nX-A: {other}\r\nX-Request-Id: {id}\r\nX-B: b\r\n",
+    "id, token": "X-Request-Id: {id}\r\nX-A: {other}\r\nAuthorization: bearer {token}\r\nX-B: b\r\n",
+    "id last": "Authorization: bearer {token}\r\nX-Vcap-Request-Id: {id}\r\n",
+    "no id": "Authorization: bearer {token}\r\nX-A: {other}\r\n",
+    "no token": "X-A: {other}\r\nX-Request-Id: {id}\r\nX-B: b\r\n",
+    "a field like an id": "X-Request-Id: {other}\r\nAuthorization: bearer {token}\r\nX-Not-Id: {id}\r\nX-B: b\r\n",
+}
+
+
+def _walk(seed: int, heads: QuickHeads) -> int:
+    """Read heads by random, some of them refused; how many were known by what `refused` was told."""
+    chance, known = random.Random(seed), 0
+    callers = [Caller("127.0.0.1", "http") for _ in range(2)]
+    usual = chance.choice([*_FIELDS][:4])
+    for _ in range(300):
+        fields = _FIELDS[usual if chance.random() < 0.8 else chance.choice([*_FIELDS])]
+        token = chance.choice(["good.a.b"] * 6 + ["bad.a.b", "bad.c.d", "bad.e", "b d", ""])
+        identity = chance.choice(["one", "two", "three-3", "x" * 255, "o e", "", "x" * 256, "\xe9"])
+        other = chance.choice(["one", "other"])
+        path = "/v3/x" if chance.random() < 0.9 else "/v3/y"
+        sent = f"GET {path} HTTP/1.1\r\nHost: a\r\n{fields.format(token=token, id=identity, other=other)}\r\n"
+        data, caller = sent.encode("latin-1"), chance.choice(callers)
+        alone, fresh = _heads(), Caller("127.0.0.1", "http")
+        habit = caller.heads is heads
+        found, plain = heads.read(data, caller), alone.read(data, fresh)
+        assert found == plain
+        if found is None:
+            continue
+        read, told = caller.head(found.decode()), fresh.head(found.decode())
+        assert (read.method, read.target, read.fields.pairs) == (told.method, told.target, told.fields.pairs)
+        assert caller.last[1] == fresh.last[1] == extract(read.fields.get_all("authorization"))
+        assert all(read.fields.get_all(name) == told.fields.get_all(name) for name, _ in told.fields.pairs)
+        refused = token.startswith("bad")
+        known += refused and habit and caller.heads is heads and caller.last is not caller.usual
+        if refused and caller.heads is None:
+            heads.refused(data, found, caller)
+    return known
+
+
+def test_refused_heads_between_usual_ones_are_read_as_they_would_be_alone() -> None:
+    assert sum(_walk(seed, _heads()) for seed in range(12)) > 50
+
+
+def test_a_usual_head_is_usual_still_behind_one_that_was_refused() -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    head = "GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer {}\r\nX-Request-Id: {}\r\n\r\n"
+
+    def read(token: str, identity: str) -> str | None:
+        assert heads.read(head.format(token, identity).encode(), caller) == identity.encode()
+        return caller.last[1]
+
+    for number in range(3):
+        assert read("good", f"a{number}") == "good"
+    usual = caller.usual
+    assert caller.last is usual
+    assert read("bad", "b1") == "bad"
+    assert caller.heads is None, "another head: whoever goes on with it is not compared with the old one"
+    heads.refused(head.format("bad", "b1").encode(), b"b1", caller)
+    assert read("good", "a4") == "good"
+    assert caller.last is usual
+    assert read("bad", "b-22") == "bad"
+    assert (caller.heads, caller.usual) == (heads, usual)
+    assert read("good", "a5") == "good"
+
+
+def test_refused_heads_without_end_take_a_bounded_place() -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    head = "GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer {}\r\nX-Request-Id: {}\r\n\r\n"
+    for number in range(3000):
+        for token in ("good", "good", "good", f"bad{number}"):
+            data = head.format(token, number).encode()
+            assert heads.read(data, caller) == str(number).encode()
+            if token != "good":
+                heads.refused(data, str(number).encode(), caller)
+    assert 256 <= len(heads._refused._young) + len(heads._refused._old) <= 512
+
+
+def test_other_settings_know_nothing_of_the_usual_head_of_before() -> None:
+    heads, others, caller = _heads(), _heads(), Caller("127.0.0.1", "http")
+    head = b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: one\r\n\r\n"
+    for _ in range(2):
+        heads.read(head, caller)
+    bad = head.replace(b"bearer a", b"bearer b")
+    assert others.read(bad, caller) == b"one"
+    others.refused(bad, b"one", caller)
+    assert caller.heads is None
+    assert others._refused._young == {}

@@ -29,7 +29,7 @@ from gateway.pipeline.entry import Encoded, Entry
 from gateway.pipeline.exchange import Exchange, Reply
 from gateway.pipeline.known import Held, Known
 from gateway.pipeline.ports import KeyUnknown, Rejected
-from gateway.pipeline.refusing import stand_refused
+from gateway.pipeline.refusing import refused_again, stand_refused
 from gateway.pipeline.standing import again, stand
 from gateway.store.memory import MemoryStore
 
@@ -171,7 +171,9 @@ class World:
     def ask(self, method: str, path: str, fields: Any, token: str | None, peer: str, now: float) -> tuple[Any, ...]:
         known = self.known.setdefault((method, path, fields), Known(self.held)) if self.stands else None
         if known is not None:
-            standing = again(known, self.policy, peer, token, now)
+            # The lane asks for refusals first where the head is not the usual one of its connection.
+            first = refused_again(known, self.policy, peer, token, now) if self.die < 1 or token != "a" else None
+            standing = first or again(known, self.policy, peer, token, now)
             if standing is not None:
                 self.served += 1
                 exchange = standing.exchange

@@ -20,7 +20,7 @@ from gateway.core.rate_fields import pairs
 from gateway.edge.carry import CLOSING, TOO_LONG, Carrier
 from gateway.edge.connection import Connection
 from gateway.edge.deadlines import Watched
-from gateway.edge.hitlane import HitLane
+from gateway.edge.hitlane import LARGEST_BODY, HitLane
 from gateway.edge.ids import RequestIds
 from gateway.edge.outbox import Outbox
 from gateway.edge.quick_heads import QuickHeads
@@ -274,7 +274,9 @@ class Server(web.Server):
             # and a client that writes malformed requests gets no next one.
             response.force_close()
         try:
-            await response.prepare(request)
+            writer = await response.prepare(request)
+            if writer is not None and isinstance(reply.body, bytes) and len(reply.body) > LARGEST_BODY:
+                writer.send_headers()  # or aiohttp would make one string of head and body
             if stream is not None:
                 async for chunk in stream:
                     await response.write(chunk)

@@ -118,7 +118,8 @@ class Gateway:
         self.wheel: Final = Wheel(assembly.deadlines(settings), Crowd(assembly.capacity(settings)))
         self.reloader: Final = Reloader(self, source, clock)
         self._access: Final = AccessLog(self._traces or self.metrics, sample=settings.log.access_sample)
-        self.decisions: Final = Decisions(self._access, settings.debug.recent)
+        # Traces must be told of every exchange.
+        self.decisions: Final = Decisions(self._access, settings.debug.recent, quick=self._traces is None)
         observe_parts(self)
         self.draining = False
         self._server: Server | None = None
@@ -198,7 +199,7 @@ class Gateway:
         self.doors.adopt(settings)
         self.wheel.adopt(assembly.deadlines(settings))
         self.wheel.crowd.adopt(assembly.capacity(settings))
-        self._access.sample = settings.log.access_sample
+        self._access.resample(settings.log.access_sample)
         if self._traces is not None:
             self._traces.reconfigure(sample=settings.tracing.sample, trusted=derived.trusted_proxies(settings))
         if (old.log.level, old.log.format) != (settings.log.level, settings.log.format):

@@ -100,6 +100,8 @@ class ExchangeFamilies:
         """Everything counted until now."""
         metrics = self._metrics
         series = list(metrics.series.values())
+        for one in series:
+            one.settle()
         yield _counter(
             "gateway_requests_total", _sums(series, lambda one: (one.route, one.method, one.code, one.cache))
         )

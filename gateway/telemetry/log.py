@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
+from math import log, log1p
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.tracing import extract
@@ -115,6 +116,7 @@ class _Standard(logging.Handler):
         _PRINTER.msg(self.format(record))
 
 
+_ALL: Final = 2**53  # more hits than there will be
 _HIT: Final = Verdict.HIT  # looking a member up costs as much as all of the rest of a hit that is not logged
 
 
@@ -125,6 +127,9 @@ class AccessLog:
         following: told everything too.
         sample: the share of plain hits that get a line, 0 to 1. Such a line says so.
         chance: a number from 0 to 1, evenly distributed.
+
+    Attributes:
+        skips: how many of the hits that stand have no line before one has; whoever passes one over takes one off.
     """
 
     def __init__(
@@ -133,7 +138,7 @@ class AccessLog:
         self._following: Final = following
         self._following_again: Final = following.again
         self._chance: Final = chance
-        self.sample = sample
+        self.resample(sample)
         self.begin: Final = following.begin  # nothing of its own
         self.renew()
 
@@ -141,6 +146,11 @@ class AccessLog:
         """Log as is configured now."""
         self._log = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
         self._written = self._log.is_enabled_for(logging.INFO)
+
+    def resample(self, share: float) -> None:
+        """Give another share of plain hits a line from now on."""
+        self.sample = share
+        self.skips = self._skipped()
 
     def malformed(self) -> None:
         """A request could not be parsed."""
@@ -161,8 +171,20 @@ class AccessLog:
         self._following_again(exchange, seconds)
         if exchange.denied is not None or exchange.limited:
             self._write(exchange, seconds)
-        elif self.sample >= 1 or self._chance() < self.sample:
+        elif self.skips > 0:
+            self.skips -= 1
+        else:
             self._write(exchange, seconds, sampled=self.sample)
+            self.skips = self._skipped()
+
+    def _skipped(self) -> int:
+        """How many hits are passed over: what dice for each of them would come to (the geometric distribution)."""
+        if self.sample >= 1:
+            return 0
+        left = 1.0 - self._chance()
+        if self.sample <= 0 or left <= 0:
+            return _ALL
+        return int(min(log(left) / log1p(-self.sample), _ALL))
 
     def _write(
         self, exchange: Exchange, seconds: float, *, complete: bool = True, sampled: float | None = None

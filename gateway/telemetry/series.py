@@ -84,13 +84,16 @@ class Series:
     Attributes:
         count: how many.
         saved: seconds of the controller's time that were not needed.
+        aged: of hits that are in nothing but `quick_seconds` and `quick_ages` yet, how many were in which bucket of
+            ages; all were in the first one of durations.
+        due: until when, in epoch seconds, a hit need not ask whether it is an exemplar.
         avoided: whether the controller was not asked although the route is one that it answers.
         auth: the decision about access and its reason, None when it did not come to one.
     """
 
     __slots__ = (
-        *("ages", "auth", "avoided", "cache", "code", "count", "denied", "method", "overhead", "route"),
-        *("saved", "seconds", "stale", "upstream"),
+        *("aged", "ages", "auth", "avoided", "cache", "code", "count", "denied", "due", "method", "overhead"),
+        *("quick_ages", "quick_seconds", "route", "saved", "seconds", "stale", "upstream"),
     )
 
     def __init__(
@@ -106,6 +109,8 @@ class Series:
     ) -> None:
         self.count = 0
         self.saved = 0.0
+        self.quick_seconds = self.quick_ages = 0.0
+        self.due = 0.0
         self.route: Final = "none" if exchange.route is None else exchange.route.template
         self.method: Final = method
         self.code: Final = code
@@ -116,11 +121,47 @@ class Series:
         self.upstream: Final = upstream
         self.overhead: Final = overhead
         self.ages: Final = ages if exchange.denied is None else None
+        self.aged: Final = [0] * (0 if ages is None else len(ages.counts))
         self.avoided: Final = exchange.denied is None and (
             exchange.verdict in {Verdict.HIT, Verdict.COLLAPSED}
             or (exchange.verdict is Verdict.STALE and exchange.stale in _WITHOUT_ASKING)
         )
         self.auth: Final = _auth(exchange)
+
+    def settle(self) -> None:
+        """Count everywhere what is counted in part."""
+        number = sum(self.aged)
+        if not number or self.ages is None:
+            return
+        self.count += number
+        for histogram in (self.seconds, self.overhead):
+            histogram.counts[0] += number
+            histogram.total += self.quick_seconds
+        for bucket, here in enumerate(self.aged):
+            self.ages.counts[bucket] += here
+            self.aged[bucket] = 0
+        self.ages.total += self.quick_ages
+        self.quick_seconds = self.quick_ages = 0.0
+
+
+class Filed:
+    """What an exchange that is used again is counted under.
+
+    Args:
+        series: where those that are like it are counted.
+
+    Attributes:
+        above: a page older than this,
+        upto: but not than this, seconds,
+        bucket: is in this bucket of `Series.aged`.
+    """
+
+    __slots__ = ("above", "bucket", "series", "upto")
+
+    def __init__(self, series: Series) -> None:
+        self.series: Final = series
+        self.bucket = 0
+        self.above = self.upto = 0.0
 
 
 # A page that stands in for a failure was asked for in vain; these were not asked for.

@@ -22,6 +22,7 @@ from gateway.doors import Doors
 from gateway.edge.crowd import Crowd
 from gateway.edge.deadlines import Wheel
 from gateway.edge.drain import drain
+from gateway.edge.outbox import Outbox
 from gateway.edge.server import Server
 from gateway.live.recent import Recent
 from gateway.observed import observe_parts
@@ -83,7 +84,8 @@ class Gateway:
         self.log: Final = structlog.get_logger("gateway")
         self._clock: Final = clock
         self.doors: Final = Doors(settings, self.log)
-        self.client: Final = Controllers(settings)
+        self.outbox: Final = Outbox()
+        self.client: Final = Controllers(settings, post=self.outbox.post)
         self.store: Final = assembly.store(settings)
         self.sharing: Final = assembly.sharing(settings, self.store, clock)
         self.identity: Final = assembly.identity(settings, self.sharing)
@@ -157,6 +159,7 @@ class Gateway:
             prefix=derived.prefix(settings),
             limits=assembly.limits(settings),
             wheel=self.wheel,
+            outbox=self.outbox,
         )
         self.metrics.loop_lag.start()
         if self._place is None:

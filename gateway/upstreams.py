@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.settings.upstream import UpstreamTls
     from gateway.telemetry.metrics import Metrics
+    from gateway.upstream.bare import Post
     from gateway.upstream.endpoint import Answer
 
 _STATES: Final = {state: float(place) for place, state in enumerate(State)}
@@ -89,6 +90,7 @@ class Controllers:
     Args:
         settings: valid settings.
         clock: seconds that do not go back.
+        post: sends what is written in one round of the event loop together; None sends each at once.
 
     Raises:
         TlsError: a file of `upstream.tls` cannot be used.
@@ -99,10 +101,13 @@ class Controllers:
         resolver: keeps them those that a name leads to; None when they are listed.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Callable[[], float] = time.monotonic, post: Post | None = None
+    ) -> None:
         given = settings.upstream
         self._settings: Final = settings
         self._clock: Final = clock
+        self._post: Final = post
         self._tls: Final = None if given.tls is None else _client_tls(given.tls)
         self.balancer: Final = Balancer(
             [self._endpoint(url, urlsplit(url).netloc) for url in given.origins],
@@ -134,6 +139,7 @@ class Controllers:
             sizes=Sizes(given.max_header_bytes, given.max_body_bytes),
             server_name=(given.tls.server_name if given.tls else None) or server_name,
             tls=self._tls,
+            post=self._post,
         )
         return Endpoint(
             label,

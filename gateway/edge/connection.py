@@ -118,8 +118,7 @@ class Connection(Stepped):
         else:
             goes = wire is not None and not wire.is_closing()
             if wire is not None and goes:
-                self._send_first()
-                wire.write(answer)
+                self._outbox.post(wire.write, answer)
             self._carrier.answered(begun, complete=goes)
         while self._held and not self.carried:
             data = self._held.popleft()

@@ -22,7 +22,6 @@ from gateway.edge.connection import Connection
 from gateway.edge.deadlines import Watched
 from gateway.edge.hitlane import LARGEST_BODY, HitLane
 from gateway.edge.ids import RequestIds
-from gateway.edge.outbox import Outbox
 from gateway.edge.quick_heads import QuickHeads
 from gateway.edge.receive import Limits, Upload, canonical, head_of
 from gateway.edge.refusal import unanswered
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.edge.deadlines import Wheel
     from gateway.edge.hitlane import Begun
+    from gateway.edge.outbox import Outbox
     from gateway.pipeline.decide import Outcome
     from gateway.pipeline.fulfil import Pipeline
     from gateway.pipeline.ports import Recorder
@@ -77,6 +77,7 @@ class Server(web.Server):
         prefix: the path of the public URL, "" for none.
         limits: what a request may measure.
         wheel: watches the connections.
+        outbox: where answers are until a round of the event loop is over.
         hit_lane: whether what needs no waiting is answered below aiohttp; without it the answers are the same.
 
     Attributes:
@@ -93,6 +94,7 @@ class Server(web.Server):
         prefix: str,
         limits: Limits,
         wheel: Wheel,
+        outbox: Outbox,
         hit_lane: bool = True,
     ) -> None:
         super().__init__(
@@ -112,8 +114,8 @@ class Server(web.Server):
         self._strict_api: Final = strict_api
         self._wheel: Final = wheel
         self._ids: Final = RequestIds()
-        self._outbox: Final = Outbox()
-        lane = HitLane(pipeline, recorder, clock=clock, ids=self._ids, post=self._outbox.post)
+        self._outbox: Final = outbox
+        lane = HitLane(pipeline, recorder, clock=clock, ids=self._ids, post=outbox.post)
         self._lane: Final = lane if hit_lane else None
         self._carrier: Final = Carrier(pipeline, recorder, clock=clock)
         self.draining = False

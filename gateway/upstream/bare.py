@@ -14,14 +14,14 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.helpers import TimerNoop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from ssl import SSLContext
 
     from aiohttp.client_proto import ResponseHandler
@@ -42,6 +42,7 @@ _FRAMING: Final = frozenset(
 )
 _NO_TIMER: Final = TimerNoop()
 _SWITCHING: Final = 101
+Post: TypeAlias = "Callable[[Callable[[bytes], object], bytes], object]"
 _AT_ONCE: Final = 1e-6  # seconds; none would be for ever
 
 
@@ -119,6 +120,7 @@ class Wire:
         server_name: the name that the certificate must have, None for the one in `origin`.
         timeouts: the session's, without a total.
         reading: how answers are to be read, as `ResponseHandler.set_response_params` has it.
+        post: writes a request, given what writes it; before this round of the event loop is over.
     """
 
     connector: Connector
@@ -126,6 +128,7 @@ class Wire:
     server_name: str | None
     timeouts: aiohttp.ClientTimeout
     reading: Mapping[str, Any]
+    post: Post
     _asking: dict[tuple[str, SSLContext | None], ClientRequest] = field(default_factory=dict)
 
     async def send(self, method: str, written: bytes, *, ssl: SSLContext | None, until: float) -> Answer:
@@ -166,8 +169,8 @@ class Wire:
             read_timeout=None,
             **self.reading,
         )
-        transport.write(written)
         loop, patience = asyncio.get_running_loop(), self.timeouts.sock_read
+        self.post(transport.write, written)
         if patience is not None:
             until = min(until, loop.time() + patience)
         timer = loop.call_at(until, _expire, protocol)

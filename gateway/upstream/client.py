@@ -19,11 +19,11 @@ from yarl import URL
 
 from gateway.core.model import Fields, RequestHead, ResponseHead
 from gateway.pipeline.ports import ContentError, UpstreamError
-from gateway.upstream.bare import Answer, Wire, plain
+from gateway.upstream.bare import Answer, Post, Wire, plain
 from gateway.upstream.connections import Connector, HeadTooLargeError, LostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from gateway.upstream.tls import ClientTls
 
@@ -147,6 +147,10 @@ class Response:
             await response.wait_for_close()  # until nobody reads the client's content any more
 
 
+def _at_once(write: Callable[[bytes], object], written: bytes) -> None:
+    write(written)
+
+
 class _Upload:
     """A request body that is sent once, with the head deadline moving along with its progress.
 
@@ -193,6 +197,7 @@ class Client:
         sizes: what responses may measure.
         server_name: the name that its certificate must have, None for the one in `url`.
         tls: gives new connections their context; None for the system's trust and no certificate of ours.
+        post: writes plain requests (`Wire.post`); None for at once.
     """
 
     def __init__(
@@ -204,6 +209,7 @@ class Client:
         sizes: Sizes | None = None,
         server_name: str | None = None,
         tls: ClientTls | None = None,
+        post: Post | None = None,
     ) -> None:
         self._base: Final = url.rstrip("/")
         self._timeouts: Final = timeouts
@@ -211,6 +217,7 @@ class Client:
         self._sizes: Final = sizes or Sizes()
         self._server_name: Final = server_name
         self._tls: Final = tls
+        self._post: Final = post or _at_once
         self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
         self._wire: Wire | None = None
@@ -237,7 +244,7 @@ class Client:
         )
         self._session._retry_connection = False  # noqa: SLF001 - aiohttp would send PUT and DELETE twice by itself
         if not self._timeouts.total:
-            self._wire = Wire(connector, URL(self._base), self._server_name, timeouts, reading)
+            self._wire = Wire(connector, URL(self._base), self._server_name, timeouts, reading, self._post)
 
     async def stop(self) -> None:
         """Close the pool and every connection in it."""

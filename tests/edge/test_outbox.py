@@ -33,10 +33,24 @@ async def test_what_was_sent_before_the_end_of_the_round_is_not_sent_again() -> 
     assert sent == [b"first", b"second"]
 
 
+async def test_what_cannot_be_written_keeps_nothing_from_the_others() -> None:
+    outbox, sent, told = Outbox(), list[bytes](), list[object]()
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    for write in (sent.append, broken, sent.append):
+        outbox.post(write, b"x")
+    await asyncio.sleep(0)
+    assert sent == [b"x", b"x"]
+    assert [type(fault) for fault in told] == [RuntimeError]
+
+
 HEAD = "GET /v3/processes HTTP/1.1\r\nHost: gateway\r\nAuthorization: {}\r\n\r\n"
 
 
-@pytest.mark.parametrize(
+ENDINGS = pytest.mark.parametrize(
     "ending",
     [
         lambda connection: connection.close(),
@@ -51,6 +65,9 @@ HEAD = "GET /v3/processes HTTP/1.1\r\nHost: gateway\r\nAuthorization: {}\r\n\r\n
     ],
     ids=["close", "force_close", "eof", "close_idle", "look", "another request", "shutdown"],
 )
+
+
+@ENDINGS
 async def test_an_answer_goes_before_whatever_ends_its_connection(stub, start_gateway, ending) -> None:
     """Both in one round of the event loop, as when the drain begins just then."""
     gateway = await start_gateway(stub.url, CACHED)
@@ -65,6 +82,38 @@ async def test_an_answer_goes_before_whatever_ends_its_connection(stub, start_ga
     assert len(connection._outbox.posted) == 1
     ending(connection)
     assert b";hit;" in await asyncio.wait_for(_answer(reader), 5)
+    writer.close()
+
+
+@ENDINGS
+async def test_so_does_an_answer_of_the_controllers(stub, start_gateway, ending) -> None:
+    """One that a task posts, not the connection's own reading."""
+    gateway = await start_gateway(stub.url)
+    stub.answers_json(b'{"resources":[]}')
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    outbox, answers = gateway.outbox, list[bytes]()
+
+    class Hasty:
+        """Stands where the connection's outbox is; ends the connection as soon as its answer is posted."""
+
+        send = outbox.send
+
+        @property
+        def posted(self) -> list:
+            return outbox.posted
+
+        def post(self, write, written: bytes) -> None:
+            answers.append(written)
+            outbox.post(write, written)
+            ending(connection)
+
+    while not gateway._server.connections:
+        await asyncio.sleep(0)
+    (connection,) = gateway._server.connections
+    connection._outbox = Hasty()
+    writer.write(HEAD.format(bearer()["Authorization"]).encode())
+    assert await asyncio.wait_for(_answer(reader), 5) == answers[0]
     writer.close()
 
 

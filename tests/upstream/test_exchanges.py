@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,9 +17,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 
 from gateway.core.model import Fields, RequestHead, Target
+from gateway.edge.outbox import Outbox
 from gateway.pipeline.ports import UpstreamError
 from gateway.upstream.bare import plain
-from gateway.upstream.client import Client, Response, Sizes, Timeouts
+from gateway.upstream.client import Client, LostRequestError, Response, Sizes, Timeouts
 from tests.conftest import Stub, listening
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -39,13 +40,14 @@ class Pair:
     stubs: tuple[Stub, Stub]
 
 
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
+@pytest.fixture(params=[False, True], ids=["at once", "posted"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     stubs = Stub(), Stub()
     async with listening(stubs[0].serve) as one, listening(stubs[1].serve) as other:
         clients = []
         for url in (one, other):
-            client = Client(url, timeouts=Timeouts(5, 5, 5), connections=4, sizes=Sizes(head=4096, body=64))
+            post = Outbox().post if request.param else None
+            client = Client(url, timeouts=Timeouts(5, 5, 5), connections=4, sizes=Sizes(head=4096, body=64), post=post)
             await client.start()
             clients.append(client)
         clients[1]._wire = None
@@ -420,3 +422,87 @@ def test_the_parts_of_aiohttp_that_the_plain_exchange_uses_are_there() -> None:
     assert callable(ResponseHandler.start_timeout)
     assert list(inspect.signature(aiohttp.TCPConnector.connect).parameters) == ["self", "req", "traces", "timeout"]
     assert {"ssl", "server_hostname", "loop"} <= set(inspect.signature(ClientRequest.__init__).parameters)
+
+
+# -- requests that are posted, and what may come between that and their writing
+
+
+class Posted:
+    """A client whose plain requests are posted, and what happens as soon as one is."""
+
+    def __init__(self) -> None:
+        self.outbox, self.then = Outbox(), list[Callable[[], object]]()
+        self.count = 0
+
+    def post(self, write: Callable[[bytes], object], written: bytes) -> None:
+        self.count += 1
+        self.outbox.post(write, written)
+        if self.then:
+            self.then.pop()()
+
+
+@pytest.fixture
+async def posted(stub: Stub) -> AsyncIterator[tuple[Client, Posted]]:
+    post = Posted()
+    client = Client(stub.url, timeouts=Timeouts(5, 5, 5), connections=4, post=post.post)
+    await client.start()
+    stub.answers(OK)
+    await finish(await client.send(get("/warm"), None))
+    yield client, post
+    await client.stop()
+
+
+async def finish(response: Response) -> None:
+    assert b"".join([chunk async for chunk in response.chunks()]) == b"ok"
+    await response.release()
+
+
+async def test_requests_of_one_round_are_written_together(stub: Stub, posted: tuple[Client, Posted]) -> None:
+    client, post = posted
+    for response in await asyncio.gather(client.send(get("/1"), None), client.send(get("/2"), None)):
+        await finish(response)  # two connections are open and kept now
+    together = list[int]()
+    post.then += [lambda: together.append(len(post.outbox.posted)) for _ in range(2)]
+    for response in await asyncio.gather(client.send(get("/3"), None), client.send(get("/4"), None)):
+        await finish(response)
+    assert together == [1, 2]
+    assert stub.connections == 2
+    assert {request.line.split()[1] for request in stub.received} == {"/warm", "/1", "/2", "/3", "/4"}
+
+
+async def test_who_leaves_once_it_is_posted_takes_the_connection_along(
+    stub: Stub, posted: tuple[Client, Posted]
+) -> None:
+    client, post = posted
+    asking = asyncio.ensure_future(client.send(get("/left"), None))
+    post.then.append(asking.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await finish(await client.send(get("/next"), None))
+    assert stub.connections == 2
+    assert stub.received[-1].line.split()[1] == "/next"
+
+
+async def test_a_connection_that_ends_before_it_is_written_was_lost(stub: Stub, posted: tuple[Client, Posted]) -> None:
+    """As when it ends just behind: the balancer may ask again."""
+    client, post = posted
+
+    def end() -> None:
+        write = post.outbox.posted[-1][0]
+        write.__self__.abort()
+
+    post.then.append(end)
+    with pytest.raises(LostRequestError):
+        await client.send(get("/lost"), None)
+    await finish(await client.send(get("/next"), None))
+    assert [request.line.split()[1] for request in stub.received] == ["/warm", "/next"]
+
+
+async def test_a_closed_pool_writes_nothing(stub: Stub, posted: tuple[Client, Posted]) -> None:
+    client, post = posted
+    stopping = list[asyncio.Task[None]]()
+    post.then.append(lambda: stopping.append(asyncio.ensure_future(client.stop())))
+    with pytest.raises(UpstreamError):
+        await client.send(get("/late"), None)
+    await asyncio.gather(*stopping)
+    assert post.outbox.posted == []

@@ -45,7 +45,7 @@ _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _KNOWN: Final = 16_384
 _VALUES, _LONGEST_VALUE = 1024, 2048
-_REFUSED: Final = 256
+_REFUSED: Final = 512
 
 
 T = TypeVar("T")
@@ -179,7 +179,8 @@ class QuickHeads:
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
         self._tokens: Final[_Memo[_Credentials]] = _Memo(_VALUES, _LONGEST_VALUE)
-        self._refused: Final[_Memo[tuple[bytes, Seen]]] = _Memo(_REFUSED, _LONGEST_LINE + _LONGEST_BLOCK)
+        # What a refused head has on the side of its id where the usual one differs; and on the other side, the same.
+        self._refused: Final[dict[bytes, tuple[bytes, Seen]]] = {}
         self._learnt = 0
         self._held: Final = Held()
 
@@ -220,27 +221,35 @@ class QuickHeads:
         if data.endswith(after):
             start = data[: len(data) - len(after) - len(identity)]
             if identity and start.endswith(_IDS):  # so the id that was read is the value that ends here
-                self._refused.remember(start, (after, caller.last))
+                self._expect(start, after, caller.last)
         elif data.startswith(before) and identity:
-            self._refused.remember(data[len(before) + len(identity) :], (before, caller.last))
+            self._expect(data[len(before) + len(identity) :], before, caller.last)
+
+    def _expect(self, side: bytes, other: bytes, seen: Seen) -> None:
+        if len(self._refused) >= _REFUSED:
+            self._refused.clear()
+        if len(side) <= _LONGEST_LINE + _LONGEST_BLOCK:
+            self._refused[side] = (other, seen)
 
     def _refused_before(self, data: bytes, caller: Caller) -> bytes | None:
         """Know a head by what `refused` was told, on a connection whose usual one has the same bytes on one side."""
-        before, after = caller.before, caller.after
-        if data.endswith(after):
-            stop = len(data) - len(after)
+        side = caller.after
+        if data.endswith(side):
+            stop = len(data) - len(side)
             begin = data.rfind(b" ", 0, stop) + 1
             known = self._refused.get(data[:begin])
-        elif data.startswith(before):
-            begin, after = len(before), before
-            stop = data.find(b"\r", begin)
-            known = self._refused.get(data[stop:])
         else:
+            side = caller.before
+            begin = len(side)
+            stop = data.find(b"\r", begin)
+            known = self._refused.get(data[stop:]) if data.startswith(side) else None
+        if known is None or known[0] != side or len(data) > self._longest:
             return None
-        if known is None or known[0] != after or len(data) > self._longest or not _is_id(data[begin:stop]):
+        identity = data[begin:stop]
+        if not 0 < len(identity) <= _LONGEST_ID or identity.translate(None, _ID):
             return None
         caller.last = known[1]
-        return data[begin:stop]
+        return identity
 
     def _read(self, data: bytes, caller: Caller) -> bytes | None:
         token_at, token_to = _value(data, _TOKENS, 0, len(data))

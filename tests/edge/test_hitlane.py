@@ -380,7 +380,7 @@ def test_refused_heads_without_end_take_a_bounded_place() -> None:
             assert heads.read(data, caller) == str(number).encode()
             if token != "good":
                 heads.refused(data, str(number).encode(), caller)
-    assert 256 <= len(heads._refused._young) + len(heads._refused._old) <= 512
+    assert 0 < len(heads._refused) <= 512
 
 
 def test_other_settings_know_nothing_of_the_usual_head_of_before() -> None:
@@ -392,4 +392,4 @@ def test_other_settings_know_nothing_of_the_usual_head_of_before() -> None:
     assert others.read(bad, caller) == b"one"
     others.refused(bad, b"one", caller)
     assert caller.heads is None
-    assert others._refused._young == {}
+    assert others._refused == {}

@@ -15,6 +15,7 @@ from servers import (
     HAPROXY_PORT,
     NGINX_PASS,
     NGINX_PORT,
+    NOTHING_PORT,
     TLS_GATEWAY,
     UNRECORDED_GATEWAY,
     VALKEY_GATEWAY,
@@ -25,6 +26,7 @@ from servers import (
 
 BIG: Final = "/v3/processes?page=1&per_page=5000"
 PASS: Final = "/v3/stacks"
+_FLOOR: Final = "nothing"  # the server that does nothing
 _MOST_OFFERED: Final = 6000.0  # requests a second that the open-loop client can send without falling behind
 
 
@@ -124,6 +126,7 @@ _PORTS: Final = {
     "Envoy": ENVOY_PORT,
     "FastAPI": 18106,
     "aiohttp": 18107,
+    _FLOOR: NOTHING_PORT,
     "gateway": GATEWAY_PORT,
 }
 
@@ -175,7 +178,7 @@ def _herd(bench: Bench, scenario: Scenario, peer: str) -> None:
 
 def _half_load(percentile: str) -> Callable[[Bench, Scenario, str], None]:
     def run(bench: Bench, scenario: Scenario, peer: str) -> None:
-        full = bench.scenarios["a"].median(peer)
+        full = 2 * _MOST_OFFERED if peer == _FLOOR else bench.scenarios["a"].median(peer)
         if not full:
             raise MissingError(f"{peer} has no rate in scenario a")
         aim = Aim(bench.server(peer), _PORTS[peer])
@@ -249,7 +252,7 @@ def all_scenarios() -> list[Scenario]:
         *(
             Scenario(
                 f"i {name}", f"open loop at half load, {name}", "ms", run=_half_load(name),
-                peers=("nginx", "HAProxy", "Envoy", "gateway"), rounds=3, lower=True, warm=False,
+                peers=("nginx", "HAProxy", "Envoy", _FLOOR, "gateway"), rounds=3, lower=True, warm=False,
             )
             for name in ("p50", "p99", "p999")
         ),

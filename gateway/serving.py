@@ -79,10 +79,11 @@ def _alone(config: Path, settings: Settings) -> int:
     """Serve by this process."""
     from gateway.app import Gateway
     from gateway.settings import load
+    from gateway.workers.steady import steady
 
     with faulty_keys(config):
         gateway = Gateway(settings, source=lambda: load(config))
-    return served(gateway.run())
+    return served(gateway.run(ready=steady))
 
 
 def _supervise(config: Path) -> int:

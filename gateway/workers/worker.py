@@ -25,6 +25,7 @@ from gateway.workers.channel import Channel
 from gateway.workers.merge import snapshot
 from gateway.workers.relay import Place, Relay
 from gateway.workers.share import share
+from gateway.workers.steady import steady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,7 @@ class Worker:
             if self._latest != start["settings"]:
                 await gateway.reloader.reload()
             await gateway.start()
+            steady()
         except ConfigError as error:
             return {"faults": [str(fault) for fault in error.faults]}
         except TlsError as error:

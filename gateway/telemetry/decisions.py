@@ -1,9 +1,9 @@
-"""The decisions of the last requests, kept in a ring for the operator's questions; and the short way for hits.
+"""The decisions of the last requests, kept in a ring for the operator's questions; and the short way for what stands.
 
 A hit that stands is told of the next recorder only when there is more to it than one more of a series: it was slow, its
 page has come to another bucket of ages, an exemplar or a log line is due. All others are counted here, in one call: two
-sums, one count, one row of the ring. What that makes of the metrics is added up when somebody reads them
-(`Series.settle`), and is the same (tests/telemetry/test_quick_hits.py).
+sums, one count, one row of the ring; likewise a refusal that stands, where refusals have no lines. What that makes of
+the metrics is added up when somebody reads them (`Series.settle`), and is the same (tests/telemetry).
 """
 
 from __future__ import annotations
@@ -57,9 +57,15 @@ class Decisions:
         """An exchange like one before; of its decision only what is its own is kept."""
         filed: Filed | None = exchange.filed
         entry, at, limited = exchange.entry, exchange.received_at, exchange.limited
-        if filed is not None and entry is not None and 0 <= seconds <= self._quick and not limited:
-            series, age, lines = filed.series, at - entry.stored_at, self._following
-            if filed.above < age <= filed.upto and at < series.due and lines.skips > 0:
+        if filed is not None and 0 <= seconds <= self._quick and not limited:
+            series, lines = filed.series, self._following
+            if entry is None:
+                if series.refuses and at < series.due and not lines.written:  # each refusal has a line
+                    series.aged[0] += 1
+                    series.quick_seconds += seconds
+                    self._ring.append((exchange.like, at, exchange.request_id, exchange.principal, seconds, limited))
+                    return
+            elif filed.above < (age := at - entry.stored_at) <= filed.upto and at < series.due and lines.skips > 0:
                 lines.skips -= 1
                 series.aged[filed.bucket] += 1
                 series.quick_seconds += seconds

@@ -130,6 +130,7 @@ class AccessLog:
 
     Attributes:
         skips: how many of the hits that stand have no line before one has; whoever passes one over takes one off.
+        written: whether lines are written at all, as levels are now.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class AccessLog:
     def renew(self) -> None:
         """Log as is configured now."""
         self._log = structlog.get_logger("access").bind()  # once: building a logger costs more than a line
-        self._written = self._log.is_enabled_for(logging.INFO)
+        self.written = self._log.is_enabled_for(logging.INFO)
 
     def resample(self, share: float) -> None:
         """Give another share of plain hits a line from now on."""

@@ -123,6 +123,8 @@ class Metrics:
                 self._expect(exchange, filed)
         elif exchange.saved_seconds:
             series.saved += exchange.saved_seconds
+        elif series.refuses and filed is not None and not upstream:
+            series.due = histogram.due[0]
 
     def malformed(self) -> None:
         """A request could not be parsed."""

@@ -85,7 +85,8 @@ class Series:
         count: how many.
         saved: seconds of the controller's time that were not needed.
         aged: of hits that are in nothing but `quick_seconds` and `quick_ages` yet, how many were in which bucket of
-            ages; all were in the first one of durations.
+            ages; all were in the first one of durations. Of refusals, which have no ages, the first alone.
+        refuses: whether these are refusals.
         due: until when, in epoch seconds, a hit need not ask whether it is an exemplar.
         avoided: whether the controller was not asked although the route is one that it answers.
         auth: the decision about access and its reason, None when it did not come to one.
@@ -93,7 +94,7 @@ class Series:
 
     __slots__ = (
         *("aged", "ages", "auth", "avoided", "cache", "code", "count", "denied", "due", "method", "overhead"),
-        *("quick_ages", "quick_seconds", "route", "saved", "seconds", "stale", "upstream"),
+        *("quick_ages", "quick_seconds", "refuses", "route", "saved", "seconds", "stale", "upstream"),
     )
 
     def __init__(
@@ -121,7 +122,8 @@ class Series:
         self.upstream: Final = upstream
         self.overhead: Final = overhead
         self.ages: Final = ages if exchange.denied is None else None
-        self.aged: Final = [0] * (0 if ages is None else len(ages.counts))
+        self.refuses: Final = exchange.denied is not None
+        self.aged: Final = [0] * (1 if self.ages is None else len(self.ages.counts))
         self.avoided: Final = exchange.denied is None and (
             exchange.verdict in {Verdict.HIT, Verdict.COLLAPSED}
             or (exchange.verdict is Verdict.STALE and exchange.stale in _WITHOUT_ASKING)
@@ -131,16 +133,18 @@ class Series:
     def settle(self) -> None:
         """Count everywhere what is counted in part."""
         number = sum(self.aged)
-        if not number or self.ages is None:
+        if not number:
             return
         self.count += number
         for histogram in (self.seconds, self.overhead):
             histogram.counts[0] += number
             histogram.total += self.quick_seconds
         for bucket, here in enumerate(self.aged):
-            self.ages.counts[bucket] += here
+            if self.ages is not None:
+                self.ages.counts[bucket] += here
             self.aged[bucket] = 0
-        self.ages.total += self.quick_ages
+        if self.ages is not None:
+            self.ages.total += self.quick_ages
         self.quick_seconds = self.quick_ages = 0.0
 
 

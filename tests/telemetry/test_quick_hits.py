@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.core.cf_routes import CLOUD_FOUNDRY
+from gateway.core.errors import Reason
 from gateway.core.keys import CacheKey
 from gateway.core.model import Fields, PrincipalKind, RequestHead, Target
 from gateway.core.visibility import make_principal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BEGAN = 1000.0
+INVALID = Reason.INVALID_TOKEN
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PEOPLE = [
     make_principal(
@@ -59,6 +61,14 @@ def standing(path: str, entry: Entry, *, sampled: bool = False) -> Exchange:
     return one
 
 
+def refused(path: str) -> Exchange:
+    """The exchange of a refusal that stands."""
+    one = Exchange(RequestHead("GET", Target(path), Fields()), request_id="r", received_at=BEGAN)
+    one.route, one.status, one.denied, one.token_fault = CLOUD_FOUNDRY.match("GET", path), 401, INVALID, "expired"
+    one.like = decision(one, complete=True, seconds=0.0)
+    return one
+
+
 class Side:
     """Recorders, and the hits that stand before them."""
 
@@ -70,6 +80,7 @@ class Side:
             standing("/v3/processes", page(BEGAN - 0.25, 0.125)),
             standing("/v3/processes", page(BEGAN - 4.0, 0.5)),
             standing("/v3/apps", page(BEGAN - 60.0, 2.0), sampled=True),
+            refused("/v3/processes"),
         ]
 
     def hit(self, which: int, at: float, seconds: float, **known: object) -> None:
@@ -110,7 +121,7 @@ EXACT = 2.0**-20
 durations = st.one_of(st.integers(0, 40), st.integers(-5, 10**6)).map(lambda number: number * EXACT)
 steps = st.builds(
     Step,
-    which=st.integers(0, 2),
+    which=st.integers(0, 3),
     later=st.one_of(st.integers(0, 1000), st.integers(-1000, 2**22)).map(lambda number: number * EXACT),
     seconds=durations,
     refreshed=st.sampled_from([False] * 9 + [True]),
@@ -123,13 +134,14 @@ steps = st.builds(
 @given(st.lists(steps, min_size=1, max_size=120))
 def test_counters_exemplars_and_decisions_are_the_same_either_way(walk: list[Step]) -> None:
     quick, plain = Side(quick=True), Side(quick=False)
+    quick.log.written = False
     now = BEGAN
     for number, step in enumerate(walk):
         now += step.later
         for side in (quick, plain):
             if step.refreshed and (entry := side.hits[step.which].entry) is not None:
                 side.hits[step.which].entry = replace(entry, stored_at=now, fetch_seconds=0.25)
-            known = {"request_id": f"r{number}", "principal": PEOPLE[step.person]}
+            known = {"request_id": f"r{number}", "principal": PEOPLE[step.person] if step.which < 3 else None}
             side.hit(step.which, now, step.seconds, limited=("users",) if step.limited else (), **known)
         if step.read:
             assert quick.everything() == plain.everything()
@@ -200,6 +212,28 @@ def test_whatever_is_more_than_one_more_is_told(
     side.hit(0, BEGAN, EXACT)
     side.hit(0, at, seconds, **known)
     assert count() == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "times"),
+    [(False, {}, 1), (True, {}, 50), (False, {"limited": ("users",)}, 50)],
+    ids=["no lines", "each has a line", "over a limit in shadow mode"],
+)
+def test_refusals_are_counted_here_where_they_have_no_lines(
+    written: bool, known: dict[str, object], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = Side(quick=True)
+    count = told(side, monkeypatch)
+    side.log.written = written
+    side.decisions = Decisions(side.log, 10, quick=True)
+    for number in range(50):
+        side.hit(3, BEGAN + number * EXACT, EXACT, **known)
+    assert count() == times
+    everything = side.everything()
+    durations = ("gateway_request_duration_seconds_count", "gateway_overhead_seconds_count")
+    for name in ("gateway_requests_total", "gateway_denials_total", "gateway_auth_decisions_total", *durations):
+        assert sum(value for key, (value, _) in everything.items() if key[0] == name) == 50
+    assert [one["denied"] for one in side.newest()] == ["invalid-token"] * 10
 
 
 def lines(side: Side, hits: int) -> list[int]:

@@ -18,7 +18,7 @@ from gateway.core.structured_writer import serialize_bare_item, serialize_member
 if TYPE_CHECKING:
     from gateway.core.model import Pair
     from gateway.core.rate_policy import RatePolicy
-    from gateway.core.ratelimit import Decision
+    from gateway.core.ratelimit import Decision, Said
 
 # Sums of floats near the present miss by less than a microsecond; a whole second must not become the next one.
 _ROUNDING: Final = 1e-5
@@ -31,7 +31,10 @@ class Wording:
         policy: the policy.
     """
 
-    __slots__ = ("_before_reset", "_before_state", "_behind", "_name", "limit", "policy", "reserve")
+    __slots__ = (
+        *("_before_reset", "_before_state", "_behind", "_end", "_from", "_least", "_most", "_name", "_start", "_to"),
+        *("limit", "policy", "reserve"),
+    )
 
     def __init__(self, policy: RatePolicy) -> None:
         bucket = policy.bucket
@@ -45,16 +48,28 @@ class Wording:
         self._before_reset: Final = f"X-RateLimit-Limit: {self.limit}\r\nX-RateLimit-Reset: "
         self._before_state: Final = f"\r\nRateLimit: {self._name};r="
         self._behind: Final = f"\r\nRateLimit-Policy: {self.policy}\r\n"
+        # And what stood before and behind the units of the answer before, with the instants after which and until which
+        # its Reset is right, and the seconds for its t: requests of one second have them in common.
+        self._start = self._end = ""
+        self._from = self._to = self._least = self._most = 0.0
 
-    def alone(self, decision: Decision, now: float) -> str:
+    def alone(self, decision: Said, now: float) -> str:
         """What `lines` says of an answer that this policy alone let pass."""
-        # Comparisons, because the built-in function costs several times as much and this is the hot path.
-        left, reset_after = int(decision[0]), decision[1] - _ROUNDING
-        told = left - self.reserve
-        return (
-            f"{self._before_reset}{ceil(now + reset_after)}\r\nX-RateLimit-Remaining: {told if told > 0 else 0}"  # noqa: FURB136
-            f"{self._before_state}{left if left > 0 else 0};t={ceil(reset_after)}{self._behind}"  # noqa: FURB136
-        )
+        reset_after = decision[1] - _ROUNDING
+        reset = now + reset_after
+        if not self._from < reset <= self._to:
+            whole_reset = ceil(reset)
+            self._from, self._to = whole_reset - 1.0, float(whole_reset)
+            self._start = f"{self._before_reset}{whole_reset}\r\nX-RateLimit-Remaining: "
+        if not self._least < reset_after <= self._most:
+            seconds = ceil(reset_after)
+            self._least, self._most = seconds - 1.0, float(seconds)
+            self._end = f";t={seconds}{self._behind}"
+        left = int(decision[0])
+        if left < 0 or self.reserve:
+            return f"{self._start}{max(0, left - self.reserve)}{self._before_state}{max(0, left)}{self._end}"
+        units = f"{left}"
+        return f"{self._start}{units}{self._before_state}{units}{self._end}"
 
     def state(self, decision: Decision) -> str:
         """The policy's member of the RateLimit field."""

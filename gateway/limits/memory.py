@@ -16,12 +16,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core.rate_policy import Mode
+from gateway.core.ratelimit import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.core.rate_policy import Key, RatePolicy
-    from gateway.core.ratelimit import Decision
+    from gateway.core.ratelimit import Said
     from gateway.pipeline.ports import Charge
 
 _LOOKED_AT: Final = 2
@@ -34,7 +35,7 @@ _Cell = list[Any]
 
 
 class _Table:
-    __slots__ = ("capacity", "cells", "decide", "evictions", "idle", "name", "policy", "shadow")
+    __slots__ = ("capacity", "cells", "decide", "evictions", "idle", "judge", "name", "policy", "shadow")
 
     def __init__(self, policy: RatePolicy, capacity: int) -> None:
         self.policy: Final = policy
@@ -42,6 +43,7 @@ class _Table:
         self.shadow: Final = policy.mode is Mode.SHADOW
         self.capacity: Final = capacity
         self.decide: Final[Any] = policy.bucket.decide  # states are its own affair
+        self.judge: Final[Any] = policy.bucket.judge
         self.idle: Final[Any] = policy.bucket.idle
         self.cells: OrderedDict[Key, _Cell] = OrderedDict()
         self.evictions = 0
@@ -104,19 +106,24 @@ class MemoryCounters:
         decision: Decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
         return decision
 
-    def take_one(self, charge: Charge, now: float) -> Decision:
+    def take_one(self, charge: Charge, now: float) -> Said:
         """Take what the only charge of a request asks for: nobody else's refusal matters, so what was said is done."""
         number, key, cost = charge
         table = self._tables[number]
         cell = table.cells.get(key)
-        decision: Decision = table.decide(None if cell is None else cell[0], now, cost, key[-1])
-        state = decision[3]
-        if cell is not None and state is not None:
+        said: Said
+        if cell is None:
+            said = table.judge(None, now, cost, key[-1])
+            table.enter(key, None, said[3], now)
+            return said
+        said = table.judge(cell[0], now, cost)  # a bucket that is there says where its window is
+        state = said[3]
+        if state is None:
+            table.enter(key, cell, None, now)
+        else:
             cell[0] = state
             cell[1] = True
-        else:
-            table.enter(key, cell, state, now)
-        return decision
+        return said
 
     def take(self, charges: Sequence[Charge], now: float) -> list[Decision]:
         """Take what all of the charges ask for, or nothing.
@@ -129,7 +136,7 @@ class MemoryCounters:
             What each bucket said, in order. A shadow policy's refusal stands in nobody's way.
         """
         if len(charges) == 1:
-            return [self.take_one(charges[0], now)]
+            return [Decision._make(self.take_one(charges[0], now))]
         tables = self._tables
         decisions: list[Decision] = []
         found: list[_Cell | None] = []

@@ -15,6 +15,7 @@ from gateway.core.forwarding import client_address
 from gateway.core.model import Fields, RequestHead, Target
 from gateway.core.rate_fields import Wording, lines, pairs, whole
 from gateway.core.rate_policy import EXEMPT, Key, Mode, Who, network_of, rows_asked
+from gateway.core.ratelimit import Decision
 from gateway.pipeline.exchange import Exchange, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from gateway.core.forwarding import TrustedProxies
     from gateway.core.model import Principal
     from gateway.core.rate_policy import RatePolicy
-    from gateway.core.ratelimit import Decision
     from gateway.core.routes import Route
     from gateway.pipeline.ports import Charge, Counters, TokenVerifier
 
@@ -81,6 +81,7 @@ class Admission:
         failures: RatePolicy | None = None,
     ) -> None:
         self._counters: Final = counters
+        self._take_one: Final = counters.take_one
         self._rules: Final = [Rule(number, policy) for number, policy in enumerate(policies)]
         self._failures: Final = None if failures is None else Rule(len(self._rules), failures)
         classes = {name for policy in policies for name in policy.classes} - {EXEMPT}
@@ -209,9 +210,9 @@ class Admission:
         """
         if len(counting) == 1:
             rule = counting[0]
-            decision = self._counters.take_one(charges[0], now)
+            decision = self._take_one(charges[0], now)
             if decision[2] or not rule.enforced:
-                return not rule.enforced and self._again(exchange, counting, (decision,), now)
+                return not rule.enforced and self._again(exchange, counting, (Decision._make(decision),), now)
             rule.allowed += 1
             exchange.rate_lines = rule.wording.alone(decision, now)
             return True

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.core.links import Rewriter
     from gateway.core.model import Principal, RequestHead, ResponseHead
     from gateway.core.rate_policy import Key
-    from gateway.core.ratelimit import Decision
+    from gateway.core.ratelimit import Decision, Said
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.resource import Resource
@@ -84,7 +84,7 @@ class Counters(Protocol):
     def peek(self, charge: Charge, now: float) -> Decision:
         """What would be decided; nothing is taken."""
 
-    def take_one(self, charge: Charge, now: float) -> Decision:
+    def take_one(self, charge: Charge, now: float) -> Said:
         """Take what a charge asks for that is the only one of its request."""
 
     def take(self, charges: Sequence[Charge], now: float) -> Sequence[Decision]:

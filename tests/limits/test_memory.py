@@ -131,14 +131,17 @@ def test_a_refusal_after_the_clock_was_set_back_is_written_down() -> None:
         max_size=80,
     )
 )
+@pytest.mark.parametrize("bucket", [Gcra(3, 10.0), FixedWindow(3, 10.0)], ids=["steady", "windows"])
 @settings(max_examples=100)
-def test_tables_decide_as_the_arithmetic_does_while_there_is_room(calls: list) -> None:
-    bucket = Gcra(3, 10.0)
-    one = counters(policy("one", bucket))
-    states: dict[str, float | None] = {}
+def test_tables_decide_as_the_arithmetic_does_while_there_is_room(bucket: Algorithm, calls: list) -> None:
+    together, alone = counters(policy("one", bucket)), counters(policy("one", bucket))
+    states: dict[str, object] = {}
     now = NOW
     for key, wait, cost in calls:
         now += wait
-        expected = bucket.decide(states.get(key), now, cost)
+        expected = bucket.decide(states.get(key), now, cost, key)  # type: ignore[arg-type]
         states[key] = expected.state
-        assert one.take([(0, (key,), cost)], now)[0][:3] == pytest.approx(expected[:3])
+        assert together.take([(0, (key,), cost)], now) == [expected]
+        assert alone.take_one((0, (key,), cost), now) == expected
+        assert alone.buckets() == together.buckets()
+        assert alone.buckets()["one"] == sum(state is not None for state in states.values())

@@ -15,9 +15,10 @@ from gateway.core.etags import ANY, entity_tag, entity_tags, strong_match, weak_
 from gateway.core.model import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 _DIGEST_BYTES: Final = 16
+_STEP: Final = 256 * 1024
 # A Last-Modified this much older than Date can be a strong validator (RFC 9110 §8.8.2.2).
 _STRONG_AFTER: Final = 60
 # What a 304 repeats of the 200 (RFC 9110 §15.4.5), and what later caches go by (RFC 9213).
@@ -37,9 +38,19 @@ class Precondition(Enum):
 def mint_etag(body: bytes) -> str:
     """A strong entity-tag made of the content alone, so that every replica mints the same one.
 
-    About 1.3 ms for each megabyte: for large bodies call it off the event loop.
+    About 1.3 ms for each megabyte: for large bodies do it in steps.
     """
     return f'"{blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()}"'
+
+
+def etag_steps(body: bytes) -> Generator[None, None, str]:
+    """As `mint_etag`, in steps of a third of a millisecond."""
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    content = memoryview(body)
+    for start in range(0, len(body), _STEP):
+        digest.update(content[start : start + _STEP])
+        yield
+    return f'"{digest.hexdigest()}"'
 
 
 def matching(if_none_match: Sequence[str], etags: Sequence[str]) -> str | None:

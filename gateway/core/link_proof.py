@@ -46,13 +46,13 @@ _PAGE: Final = msgspec.json.Decoder(_Page)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def arrays(body: bytes) -> list[list[bytes]]:
+def arrays(body: bytes) -> list[list[msgspec.Raw]]:
     """The resources of a page, array by array, each as its text; nothing when the body is not shaped like a page."""
     try:
         page = _PAGE.decode(body)
     except _UNREADABLE:
         return []
-    return [list(map(bytes, array)) for array in (page.resources, *page.included.values()) if array]
+    return [array for array in (page.resources, *page.included.values()) if array]
 
 
 def links_alone(body: bytes) -> int | None:

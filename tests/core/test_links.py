@@ -580,7 +580,7 @@ def test_big_pages_are_not_scanned_token_by_token(scanned):
         body = gzip.decompress(path.read_bytes())
         scanned.clear()
         changed = REWRITER.rewrite(body)
-        assert scanned.pop(0) == len(body)
+        assert scanned.pop() == len(body)
         assert sum(scanned) < 5_000
         if len(body) < 100_000:
             assert changed == reference(body)

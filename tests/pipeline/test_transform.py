@@ -10,7 +10,7 @@ from gateway.core.model import Fields, ResponseHead
 from gateway.core.routes import CacheMode, CacheRule, Route, Share
 from gateway.pipeline.ports import UpstreamError
 from gateway.pipeline.transform import (
-    OFF_LOOP_BYTES,
+    BIG,
     Page,
     collect,
     is_json,
@@ -124,7 +124,7 @@ async def test_a_body_that_cannot_be_had_whole_is_released_too(response: Respons
     assert response.released == 1
 
 
-@pytest.mark.parametrize("padding", [0, OFF_LOOP_BYTES], ids=["on-the-loop", "beside-the-loop"])
+@pytest.mark.parametrize("padding", [0, BIG], ids=["at-once", "in-steps"])
 async def test_links_are_rewritten_in_small_and_big_bodies(padding: int) -> None:
     body = f'{{"links":{{"self":{{"href":"{ORIGIN}/v3/x"}}}},"name":"{ORIGIN}/v3/x","pad":"{"x" * padding}"}}'.encode()
     assert await rewrite(body, REWRITER) == body.replace(ORIGIN.encode(), PUBLIC.encode(), 1)
@@ -156,7 +156,7 @@ def test_which_pages_are_kept(answer: Page, why_not: str | None) -> None:
     assert unstorable(answer) == why_not
 
 
-@pytest.mark.parametrize("size", [2, OFF_LOOP_BYTES + 1])
+@pytest.mark.parametrize("size", [2, BIG + 1])
 async def test_minting(size: int) -> None:
     rule = CacheRule(CacheMode.POLICY, ttl=5.0, stale_while_revalidate=7.0, stale_if_error=60.0, share=Share.GLOBAL)
     answer = page(

@@ -80,6 +80,8 @@ class HitLane:
 
     def adopt(self, heads: QuickHeads | None) -> None:
         """Read heads by other settings from now on; with None, and before this was called, nothing is taken."""
+        if self._heads is not None and self._heads is not heads:
+            self._heads.forget()
         self._heads = heads
 
     def take(self, data: bytes, caller: Caller, write: Callable[[bytes], object]) -> Begun | bool:

@@ -3,12 +3,14 @@
 The law: what is read here is what aiohttp and `receive` would have made of the same bytes, field by field; whatever
 either might refuse, repair or be told by (framing, upgrades, expectations, duplicates, unusual bytes) is None, and goes
 to the ordinary lane. Lines that were read before are known by their exact bytes, less the two values that differ with
-every request or client: its id and its token. Both memos are bounded.
+every request or client: its id and its token. All that is remembered is bounded.
 """
 
 from __future__ import annotations
 
 import re
+import sys
+from itertools import count
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from gateway.core.errors import Denial
@@ -19,6 +21,7 @@ from gateway.pipeline.known import Held, Known
 if TYPE_CHECKING:
     from gateway.core.model import Pair
     from gateway.edge.receive import Limits
+    from gateway.pipeline.standing import Manner
 
 _END: Final = b"\r\n\r\n"
 # Narrower than `core/target.py` takes as it is: nothing that aiohttp's parser could think about either.
@@ -38,12 +41,11 @@ _ORDINARY: Final = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _MOST_FIELDS: Final = 64
-# How many heads less token and id, lines, field blocks, things known of both and tokens are remembered, and how long a
-# remembered one may be. Clients choose all of them, so the worst that they can fill is bounded: about 60 MB in all.
-_SHAPES: Final = 4096
+# How many lines, field blocks, tokens and refused heads are remembered, and how long a remembered one may be; how many
+# heads are, `Held` says. Clients choose all of them, so the worst that they can fill is bounded: about 40 MB in all,
+# beside what stands for stored pages.
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
-_KNOWN: Final = 16_384
 _VALUES, _LONGEST_VALUE = 1024, 2048
 _REFUSED: Final = 512
 
@@ -111,15 +113,16 @@ class Caller:
 class _Block:
     """The fields of heads that differ in the values of the token and the id alone."""
 
-    __slots__ = ("_known", "id_at", "id_name", "index", "pairs", "token_at")
+    __slots__ = ("id_at", "id_name", "index", "manners", "pairs", "tag", "token_at")
 
-    def __init__(self, pairs: list[Pair], token_at: int, id_at: int) -> None:
+    def __init__(self, pairs: list[Pair], token_at: int, id_at: int, number: int = 0) -> None:
         self.pairs: Final = pairs
         self.index: Final = {name.lower(): [value] for name, value in pairs}
         self.token_at: Final = token_at
         self.id_at: Final = id_at
         self.id_name: Final = pairs[id_at][0].lower() if id_at >= 0 else ""
-        self._known: Final[dict[bytes, Known]] = {}
+        self.tag: Final = b"\n%x" % number  # behind a request line it names a head; no line has such a byte
+        self.manners: Final[dict[object, Manner]] = {}
 
     def fields(self, token: str, identity: str) -> Fields:
         """The fields of a head with these two values; "" where the field is none of those that were cut out."""
@@ -137,15 +140,6 @@ class _Block:
         if identity:
             pairs[self.id_at] = (pairs[self.id_at][0], identity)
         return tuple(pairs)
-
-    def known(self, line: bytes) -> Known | None:
-        """What is known of heads of this block under a request line."""
-        return self._known.get(line)
-
-    def learn(self, line: bytes, held: Held) -> Known:
-        """Begin to know something of heads of this block under a request line."""
-        known = self._known[line] = Known(held)
-        return known
 
 
 _ROOT: Final = Target("/")
@@ -175,14 +169,18 @@ class QuickHeads:
         self._longest: Final = min(limits.max_line_bytes, limits.max_header_bytes)
         self._strict_api: Final = strict_api
         self._prefix: Final = prefix
-        self._shapes: Final[_Memo[_Read]] = _Memo(_SHAPES, _LONGEST_LINE + _LONGEST_BLOCK)
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
         self._tokens: Final[_Memo[_Credentials]] = _Memo(_VALUES, _LONGEST_VALUE)
         # What a refused head has on the side of its id where the usual one differs; and on the other side, the same.
         self._refused: Final[dict[bytes, tuple[bytes, Seen]]] = {}
-        self._learnt = 0
+        self._numbers: Final = count(1)
         self._held: Final = Held()
+        self._known: Final[dict[bytes, _Read]] = self._held.heads
+
+    def forget(self) -> None:
+        """Let nothing stand that others will not know of."""
+        self._held.clear()
 
     def read(self, data: bytes, caller: Caller) -> bytes | None:
         """Read the head of a bodiless GET or HEAD.
@@ -252,18 +250,26 @@ class QuickHeads:
         return identity
 
     def _read(self, data: bytes, caller: Caller) -> bytes | None:
-        token_at, token_to = _value(data, _TOKENS, 0, len(data))
+        line_to = data.find(b"\r\n")
+        if line_to < 0 or len(data) > self._longest:
+            return None
+        token_at, token_to = _value(data, _TOKENS, line_to, len(data))
         # Looking through a token for something else costs more than all of the rest.
-        id_at, id_to = _value(data, _IDS, token_to, len(data))
+        id_at, id_to = _value(data, _IDS, token_to or line_to, len(data))
         if not id_at and token_at:
-            id_at, id_to = _value(data, _IDS, 0, token_at)
-        if token_at < id_at:
-            shape = data[:token_at] + data[token_to:id_at] + data[id_to:]
-        else:
-            shape = data[:id_at] + data[id_to:token_at] + data[token_to:]
+            id_at, id_to = _value(data, _IDS, line_to, token_at)
         # The values that are cut out hold no line end, so the rest is a whole head when the segment is one.
-        read = self._shapes.get(shape) or self._shape(shape)
-        if read is None or len(data) > self._longest:
+        if not id_at:
+            rest = data[line_to:token_at] + data[token_to:] if token_at else data[line_to:]
+        elif token_at < id_at:
+            rest = data[line_to : token_at or line_to] + data[token_to or line_to : id_at] + data[id_to:]
+        else:
+            rest = data[line_to:id_at] + data[id_to:token_at] + data[token_to:]
+        block = self._blocks.get(rest) or self._block(rest)
+        if block is None:
+            return None
+        read = self._known.get(data[:line_to] + block.tag) or self._learn(data[:line_to], rest, block)
+        if read is None:
             return None
         token, identity = data[token_at:token_to], data[id_at:id_to]
         credentials = (self._tokens.get(token) or self._token(token)) if token_at else _NO_TOKEN
@@ -278,18 +284,6 @@ class QuickHeads:
             caller.heads = caller.reader = self
         return identity
 
-    def _shape(self, shape: bytes) -> _Read | None:
-        """Read a head without the values of token and id."""
-        end = shape.find(b"\r\n")
-        if end < 0 or len(shape) > self._longest or shape.find(_END, end) != len(shape) - 4:
-            return None
-        line, rest = shape[:end], shape[end:]
-        asked = self._lines.get(line) or self._line(line)
-        block = self._blocks.get(rest) or self._block(rest)
-        if asked is None or block is None:
-            return None
-        return self._shapes.remember(shape, (asked, block, block.known(line) or self._learn(block, line)))
-
     def _token(self, value: bytes) -> _Credentials | None:
         """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
 
@@ -300,15 +294,16 @@ class QuickHeads:
         text = value.decode("ascii")
         return self._tokens.remember(value, (text, text[7:]))
 
-    def _learn(self, block: _Block, line: bytes) -> Known:
-        """Know of another head from now on; when there are too many, of all others no more."""
-        self._learnt += 1
-        if self._learnt > _KNOWN:
-            self._learnt = 0
-            self._blocks.clear()  # with what they know
-            self._shapes.clear()
-            self._refused.clear()
-        return block.learn(line, self._held)
+    def _learn(self, line: bytes, rest: bytes, block: _Block) -> _Read | None:
+        """Know of another head from now on."""
+        asked = self._lines.get(line) or self._line(line)
+        if asked is None:
+            return None
+        known = Known(self._held, block.manners)
+        read = asked, block, known
+        if len(line) <= _LONGEST_LINE and len(rest) <= _LONGEST_BLOCK:
+            self._held.enter(line + block.tag, known, read)
+        return read
 
     def _line(self, line: bytes) -> _Asked | None:
         found = _LINE.fullmatch(line)
@@ -319,6 +314,7 @@ class QuickHeads:
             target = asked_for(raw, strict_api=self._strict_api, prefix=self._prefix)
         except Denial:
             return None
+        target = Target(sys.intern(target.path), target.query)  # many targets have one path
         return self._lines.remember(line, (found[1].decode("ascii"), target))
 
     def _block(self, rest: bytes) -> _Block | None:
@@ -342,8 +338,8 @@ class QuickHeads:
                     return None  # two ids, or one that would have to be cleaned
                 id_at = at
             pairs.append((name, value))
-        block = _Block(pairs, token_at, id_at)
-        if len(block.index) != len(pairs) or len(pairs) > _MOST_FIELDS:
+        block = _Block(pairs, token_at, id_at, next(self._numbers))
+        if len(block.index) != len(pairs) or len(pairs) > _MOST_FIELDS or not rest.endswith(_END):
             return None
         try:
             canonical(RequestHead("GET", Target("/"), Fields(pairs)), self._limits, strict_api=self._strict_api)

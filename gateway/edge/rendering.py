@@ -23,17 +23,18 @@ REQUEST_ID: Final = "X-VCAP-Request-ID"
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BODILESS: Final = frozenset({204, 304})
-_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class Renderer:
-    """Writes the answers of one process; remembers the date of the second."""
+    """Writes the answers of one process; remembers the date of the second, and what many answers begin with."""
 
-    __slots__ = ("_date", "_second")
+    __slots__ = ("_begun", "_date", "_ends", "_second")
 
     def __init__(self) -> None:
         self._second = -1
         self._date = b""
+        self._ends: Final[dict[tuple[int, bool], bytes]] = {}
+        self._begun: Final[dict[tuple[int, bytes], bytes]] = {}
 
     def words(self, reply: Reply, method: str, now: float) -> Words | None:
         """The head of the answer to a request over HTTP/1.1 on a connection that goes on.
@@ -51,50 +52,83 @@ class Renderer:
             return None
         body, bodiless = reply.body, reply.status in _BODILESS
         try:
-            text, names = _rendered(reply.fields)
+            text, own, names = _rendered(reply.fields)
         except ValueError:
             return None
         if isinstance(body, bytes):
             if bodiless or names & _FRAMING:
                 return None
-            length = b"Content-Length: %d\r\n" % len(body)
+            length = len(body)
         elif body is None and (bodiless or method == "HEAD"):
             # The length of what GET would have brought stands among the fields; without one only aiohttp decides.
             if ("content-length" in names) is bodiless or names & _FRAMING - {"content-length"}:
                 return None
-            length = b""
+            length = -1
         else:
             return None
-        date = b"" if "date" in names else self._dated(now)
-        return Words(line + text, b"%b%b\r\n" % (length, date), names="x-vcap-request-id" not in names)
+        dated = "date" not in names
+        before = self._begun.get((reply.status, text)) or self._begin(reply.status, line, text)
+        after = self.end(length, now, dated=dated)
+        return Words(before, own, after, names="x-vcap-request-id" not in names, length=length, dated=dated, pen=self)
 
-    def _dated(self, now: float) -> bytes:
+    def end(self, length: int, now: float, *, dated: bool) -> bytes:
+        """The end of a head, as `pipeline.words.Pen`; the same bytes for all that have it in this second."""
         second = int(now)
         if second != self._second:
             self._second, self._date = second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
-        return self._date
+            self._ends.clear()
+        ends = self._ends
+        end = ends.get((length, dated))
+        if end is None:
+            if len(ends) >= _REMEMBERED:
+                ends.clear()
+            said = b"" if length < 0 else b"Content-Length: %d\r\n" % length
+            end = ends[length, dated] = b"%b%b\r\n" % (said, self._date if dated else b"")
+        return end
+
+    def _begin(self, status: int, line: bytes, text: bytes) -> bytes:
+        if len(self._begun) >= _REMEMBERED:
+            self._begun.clear()
+        before = line + text
+        if len(text) <= _LONGEST:
+            self._begun[status, text] = before
+        return before
 
 
-def _rendered(fields: Fields) -> tuple[bytes, frozenset[str]]:
-    """Fields as lines, and the special names among them; what they grew from is rendered but once.
+def _rendered(fields: Fields) -> tuple[bytes, bytes, frozenset[str]]:
+    """Fields as lines, those first that they grew from, and the special names among them.
 
     Raises:
         ValueError: a value cannot stand in a line.
     """
-    if fields.rendered is not None:
-        return fields.rendered
     stem = fields.stem
-    if stem is not None:
-        text, names = _rendered(stem)
-        added = fields.pairs[len(stem.pairs) :]
-        special = {name.lower() for name, _ in added} & _SPECIAL
-        fields.rendered = (text + _lines(added), names | special if special else names)
-        return fields.rendered
-    names = frozenset(name.lower() for name, _ in fields.pairs) & _SPECIAL
-    fields.rendered = (_lines(fields.pairs), names)
-    return fields.rendered
+    if stem is None:
+        return b"", _lines(fields.pairs), _special(fields.pairs)
+    while stem.stem is not None:
+        stem = stem.stem
+    if stem.rendered is None:
+        stem.rendered = _shared((_lines(stem.pairs), _special(stem.pairs)))
+    text, names = stem.rendered
+    added = fields.pairs[len(stem.pairs) :]
+    special = _special(added)
+    return text, _lines(added), names | special if special else names
 
 
+def _special(pairs: Iterable[Pair]) -> frozenset[str]:
+    return frozenset([name.lower() for name, _ in pairs]) & _SPECIAL
+
+
+def _shared(rendered: tuple[bytes, frozenset[str]]) -> tuple[bytes, frozenset[str]]:
+    """The same for all pages that have the same fields, of which there are few sorts."""
+    if len(rendered[0]) > _LONGEST:
+        return rendered
+    if len(_SORTS) >= _REMEMBERED:
+        _SORTS.clear()
+    return _SORTS.setdefault(rendered, rendered)
+
+
+_REMEMBERED, _LONGEST = 1024, 2048  # beginnings of answers, and bytes of one: 4 MB at most
+_SORTS: Final[dict[tuple[bytes, frozenset[str]], tuple[bytes, frozenset[str]]]] = {}
 _SPECIAL: Final = _FRAMING | {"date", "x-vcap-request-id"}
 
 
@@ -108,7 +142,7 @@ def written(words: Words, rate: str, request_id: str, content: bytes) -> bytes:
         content: its body, empty for none.
     """
     more = f"{rate}{REQUEST_ID}: {request_id}\r\n" if words.names else rate
-    return b"".join((words.before, more.encode(), words.after, content))
+    return b"".join((words.before, words.own, more.encode(), words.after, content))
 
 
 def _lines(pairs: Iterable[Pair]) -> bytes:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.entry import Entry
     from gateway.pipeline.exchange import Exchange
     from gateway.pipeline.resource import Resource
+    from gateway.pipeline.standing import Standing
 
     Stored: TypeAlias = Entry | Resource  # what modes `policy` and `origin` keep
 
@@ -97,10 +98,12 @@ class Place(Protocol):
     Attributes:
         held: the page; None as soon as it is stored no more, or another one in its stead.
         hits: how often it was found; whoever serves it from here adds one.
+        standing: the first of the hits that stand for it, told by the store when it is stored no more.
     """
 
     held: Stored | None
     hits: int
+    standing: Standing | None
 
 
 class PageStore(Protocol):
@@ -109,6 +112,10 @@ class PageStore(Protocol):
     @property
     def in_touch(self) -> Callable[[], bool] | None:
         """Asked before a page is served from its place: whether it may be, as it is. None when it always may."""
+
+    @property
+    def most_standing(self) -> int:
+        """How many hits may stand for its pages at once."""
 
     def get(self, key: CacheKey) -> Stored | None:
         """The entry stored under exactly this key and domain, or None."""

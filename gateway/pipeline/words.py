@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,24 +10,55 @@ if TYPE_CHECKING:
     from gateway.pipeline.exchange import Reply
 
 
+class Pen(Protocol):
+    """Who wrote an answer down, and can write the end of its head again."""
+
+    def end(self, length: int, now: float, *, dated: bool) -> bytes:
+        """What stands behind the rate-limit fields and the id.
+
+        Args:
+            length: of the content, in bytes; less than 0 when it is not said there.
+            now: epoch seconds.
+            dated: whether the date is written.
+        """
+
+
 class Words:
     """An answer written down, less what is another for each: the rate-limit fields and the id stand between the halves.
 
     Args:
-        before: status line and fields.
-        after: the fields behind them, and the end of the head.
+        before: status line and the fields that many answers have in common; the same bytes for all of them.
+        own: the fields that only this one has.
+        after: the fields behind the id, and the end of the head.
         names: whether the id is to be written; if not, the page has one of its own.
+        length: of the content, as `Pen.end` takes it.
+        dated: whether the date stands in `after`.
+        pen: who wrote it; None for nobody.
     """
 
-    __slots__ = ("after", "before", "names")
+    __slots__ = ("after", "before", "dated", "length", "names", "own", "pen")
 
-    def __init__(self, before: bytes, after: bytes, *, names: bool) -> None:
+    def __init__(
+        self,
+        before: bytes,
+        own: bytes,
+        after: bytes,
+        *,
+        names: bool,
+        length: int = -1,
+        dated: bool = False,
+        pen: Pen | None = None,
+    ) -> None:
         self.before: Final = before
-        self.after: Final = after
+        self.own = own
+        self.after = after
         self.names: Final = names
+        self.length: Final = length
+        self.dated: Final = dated
+        self.pen: Final = pen
 
 
-NO_WORDS: Final = Words(b"", b"", names=False)
+NO_WORDS: Final = Words(b"", b"", b"", names=False)
 
 # Writes a reply down, for a method and an instant in epoch seconds; None when it cannot.
 Word: TypeAlias = "Callable[[Reply, str, float], Words | None]"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
+    from gateway.pipeline.standing import Standing
 
 PROBATION_SHARE: Final = 0.1
 # So many hits move a page up from probation: one may be a client's own retry.
@@ -40,11 +41,20 @@ _OF_ONE: Final = "9:principal"
 class Place:
     """A `pipeline.ports.Place`: what outlives the page, and does not keep it alive."""
 
-    __slots__ = ("held", "hits")
+    __slots__ = ("held", "hits", "standing")
 
     def __init__(self, entry: Stored) -> None:
         self.held: Stored | None = entry
         self.hits = 0
+        self.standing: Standing | None = None
+
+    def leave(self) -> None:
+        """Hold the page no more, and let no hit stand for it."""
+        self.held = None
+        standing, self.standing = self.standing, None
+        while standing is not None:
+            standing.gone()
+            standing.beside, standing = None, standing.beside
 
 
 class Node:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from gateway.core.keys import CacheKey
     from gateway.pipeline.ports import Stored
+# One hit may stand for each so many bytes of budget. It takes about 1 KB, not counted there, so there is a limit.
+_BYTES_PER_STANDING: Final = 2048
+_LEAST_STANDING, _MOST_STANDING = 1024, 131_072
 _NO_DOMAINS: Final = dict.fromkeys(("public", "anonymous", "global", "principal"), 0)
 
 
@@ -38,6 +41,7 @@ class MemoryStore:
 
     def __init__(self, *, max_bytes: int, max_entry_bytes: int, max_domain_share: float = 1.0) -> None:
         self.max_bytes: Final = max_bytes
+        self.most_standing: Final = min(max(_LEAST_STANDING, max_bytes // _BYTES_PER_STANDING), _MOST_STANDING)
         self._max_entry_bytes: Final = min(max_entry_bytes, max_bytes)
         self._nodes: Final[dict[CacheKey, Node]] = {}
         self._eviction: Final = Eviction(max_bytes, max_domain_share)
@@ -160,7 +164,8 @@ class MemoryStore:
 
     def _gone(self, node: Node) -> None:
         """Take a node that the eviction order has let go of out of the table and the index."""
-        entry, node.place.held = node.entry, None
+        entry = node.entry
+        node.place.leave()
         del self._nodes[entry.key]
         domain = entry.key.domain
         self._domains[domain] -= 1

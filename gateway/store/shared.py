@@ -88,6 +88,7 @@ class SharedPages:
         self.rules = rules
         self.invalidations: Final = invalidations
         self.in_touch: Final = invalidations.in_touch
+        self.most_standing: Final = local.most_standing
         self._clock: Final = clock
         self._max_staleness: Final = max_staleness
         self._max_page_bytes: Final = max_page_bytes

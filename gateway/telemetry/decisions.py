@@ -18,12 +18,12 @@ from gateway.telemetry.metrics import QUICK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.core.model import Principal
+    from gateway.core.model import Principal, Target
     from gateway.pipeline.exchange import Exchange
     from gateway.telemetry.log import AccessLog
     from gateway.telemetry.series import Filed
 
-    _Like: TypeAlias = "tuple[Decision | None, float, str, Principal | None, float, tuple[str, ...]]"
+    _Like: TypeAlias = "tuple[Decision | None, float, str, Target, Principal | None, float, tuple[str, ...]]"
 
 
 class Decisions:
@@ -63,7 +63,17 @@ class Decisions:
                 if series.refuses and at < series.due and not lines.written:  # each refusal has a line
                     series.aged[0] += 1
                     series.quick_seconds += seconds
-                    self._ring.append((exchange.like, at, exchange.request_id, exchange.principal, seconds, limited))
+                    self._ring.append(
+                        (
+                            exchange.like,
+                            at,
+                            exchange.request_id,
+                            exchange.head.target,
+                            exchange.principal,
+                            seconds,
+                            limited,
+                        )
+                    )
                     return
             elif filed.above < (age := at - entry.stored_at) <= filed.upto and at < series.due and lines.skips > 0:
                 lines.skips -= 1
@@ -71,10 +81,14 @@ class Decisions:
                 series.quick_seconds += seconds
                 series.quick_ages += age
                 series.saved += entry.fetch_seconds
-                self._ring.append((exchange.like, at, exchange.request_id, exchange.principal, seconds, limited))
+                self._ring.append(
+                    (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
+                )
                 return
         self._following_again(exchange, seconds)
-        self._ring.append((exchange.like, at, exchange.request_id, exchange.principal, seconds, limited))
+        self._ring.append(
+            (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
+        )
 
     async def newest(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
         """The newest decisions first.
@@ -90,7 +104,9 @@ class Decisions:
 def _whole(one: Decision | _Like) -> Decision | None:
     if isinstance(one, Decision):
         return one
-    like, at, request_id, principal, seconds, limited = one
+    like, at, request_id, target, principal, seconds, limited = one
     if like is None:
         return None
-    return like._replace(at=at, request_id=request_id, principal=principal, limited=limited, seconds=seconds)
+    return like._replace(
+        at=at, request_id=request_id, target=target, principal=principal, limited=limited, seconds=seconds
+    )

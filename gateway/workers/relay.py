@@ -68,6 +68,7 @@ class RelayedPages:
         self.peek: Final = store.peek
         self.place: Final = store.place
         self.in_touch: Final = store.in_touch
+        self.most_standing: Final = store.most_standing
         self.put: Final = store.put
         self.discard: Final = store.discard
         self.generation: Final = store.generation

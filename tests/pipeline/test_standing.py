@@ -139,6 +139,7 @@ class World:
     tokens: Tokens = field(default_factory=Tokens)
     held: Held = field(default_factory=Held)
     known: dict[object, Known] = field(default_factory=dict)
+    manners: dict[object, dict[object, Any]] = field(default_factory=dict)  # of heads that differ in the line alone
     die: float = 1.0
     sample: float = 1.0
     served: int = 0  # by what stands
@@ -169,7 +170,7 @@ class World:
         )
 
     def ask(self, method: str, path: str, fields: Any, token: str | None, peer: str, now: float) -> tuple[Any, ...]:
-        known = self.known.setdefault((method, path, fields), Known(self.held)) if self.stands else None
+        known = self._known(method, path, fields) if self.stands else None
         if known is not None:
             # The lane asks for refusals first where the head is not the usual one of its connection.
             first = refused_again(known, self.policy, peer, token, now) if self.die < 1 or token != "a" else None
@@ -200,11 +201,19 @@ class World:
             stand_refused(exchange, outcome, self.policy, self.renderer.words, now)
         return (told, *left)
 
+    def _known(self, method: str, path: str, fields: Any) -> Known:
+        known = self.known.get((method, path, fields))
+        if known is None:
+            manners = self.manners.setdefault(fields, {})
+            known = self.known[method, path, fields] = Known(self.held, manners)
+        return known
+
     @staticmethod
     def _left(exchange: Exchange) -> tuple[Any, ...]:
         """What recorders are told of an exchange."""
         seen = ("principal", "status", "verdict", "denied", "limited", "refresh", "drift", "entry", "received_at")
-        return tuple(getattr(exchange, name) for name in seen)
+        head = exchange.head
+        return (str(head.target), head.peer, exchange.route, exchange.key, *(getattr(exchange, name) for name in seen))
 
     def buckets(self) -> list[Any]:
         return [dict(table.cells) for table in self.counters._tables]
@@ -370,10 +379,11 @@ def test_a_page_that_is_stored_no_more_is_not_kept_alive() -> None:
     for _ in range(3):
         world.ask("GET", "/v3/processes", (), "a", "192.0.2.1", NOW)
     (known,) = world.known.values()
-    (standing,) = known.standing.values()
+    (standing,) = known.standing()
     standing.exchange.entry = None  # as the lane does
     world.store.invalidate(["processes"])
     assert standing.place.held is None
+    assert (len(world.held), known.standing(), standing.stands) == (0, [], False)
     assert again(known, world.policy, "192.0.2.1", "a", NOW) is None
 
 

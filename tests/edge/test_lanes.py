@@ -374,6 +374,40 @@ async def test_a_token_is_not_served_past_its_end(both: Both) -> None:
     assert b" 401 " in await both.ask(short)
 
 
+@pytest.fixture(params=["", "  failed_authentications: {{limit: 30, window: 1m}}\n"], ids=["uncounted", "counted"])
+async def refusing(start_both, request) -> AsyncIterator[Both]:
+    """Two lanes whose limits do not come into the way of refusals; with a limit for failures, or without."""
+    async with AsyncExitStack() as stack:
+        upstreams = []
+        for _ in range(2):
+            stub = Stub()
+            stub.answers_json(PAGE, "Cache-Control: max-age=10")
+            upstreams.append((await stack.enter_async_context(listening(stub.serve)), stub))
+        text = SETTINGS.replace("routes:\n", f"{request.param}routes:\n").replace("limit: 5,", "limit: 500,")
+        yield await start_both(
+            text.format(upstream="UPSTREAM", advertised=ADVERTISED, secret=SECRET, limit=400), upstreams
+        )
+
+
+@pytest.mark.parametrize("place", ["id before", "id behind"])
+async def test_bad_tokens_between_good_ones_are_refused_alike(refusing: Both, place: str) -> None:
+    """By their bytes, while they are refused; until there were too many, and beyond."""
+    both, chance, seen = refusing, random.Random(place), []
+    ends = int(both.clock.now) + 3
+    good, bad = [token(exp=2**31)] * 8, [OTHER, token(exp=1), token(exp=ends), token(exp=ends, user_id="another")]
+    for number in range(160):
+        fields = [f"Authorization: bearer {chance.choice(good + bad)}", f"X-Request-Id: {number}"]
+        fields = [*fields[:: 1 if place == "id behind" else -1], "X-A: a"]
+        answered = await both.ask(get("/v3/processes", *fields), same_connection=number > 0)
+        seen.append(answered[9:12])
+        both.clock.now += chance.choice([0.0, 0.01, 0.1])
+    heads = both.quick.gateway._server._lane._heads
+    counted = both.quick.gateway.settings.rate_limits.failed_authentications is not None
+    assert set(seen) == {b"200", b"401"} | ({b"429"} if counted else set())
+    assert len(both.taken) > 100
+    assert 2 <= len(heads._refused) <= len(bad)
+
+
 async def test_a_page_that_a_write_dropped_is_not_served(both: Both) -> None:
     await both.ask(get())
     assert b";hit" in await both.ask(get())

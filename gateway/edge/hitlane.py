@@ -72,6 +72,7 @@ class HitLane:
     ) -> None:
         self._pipeline: Final = pipeline
         self._recorder: Final = recorder
+        self._record_again: Final = recorder.again
         self._clock: Final = clock
         self._heads: QuickHeads | None = None
         self._word: Final = Renderer().words
@@ -102,7 +103,8 @@ class HitLane:
         identity = heads.read(data, caller)
         if identity is None:
             return False
-        now = self._clock()
+        clock, post = self._clock, self._post  # named first, for what an instance holds is slow to call
+        now = clock()
         request_id = identity.decode("ascii") if identity else self._ids.fresh()
         known, token, _, _ = seen = caller.last
         if known.refused and seen is not caller.usual:
@@ -110,8 +112,9 @@ class HitLane:
             if refusal is not None:
                 exchange = refusal.exchange
                 exchange.request_id = request_id
-                self._post(write, written(refusal.words, exchange.rate_lines, request_id, refusal.body))
-                self._recorder.again(exchange, self._clock() - now)
+                post(write, written(refusal.words, exchange.rate_lines, request_id, refusal.body))
+                record = self._record_again
+                record(exchange, clock() - now)
                 if caller.heads is None:
                     heads.refused(data, identity, caller)
                 return True
@@ -119,8 +122,9 @@ class HitLane:
         if standing is not None:
             exchange = standing.exchange
             exchange.request_id = request_id
-            self._post(write, written(standing.words, exchange.rate_lines, request_id, standing.content()))
-            self._recorder.again(exchange, self._clock() - now)
+            post(write, written(standing.words, exchange.rate_lines, request_id, standing.content()))
+            record = self._record_again
+            record(exchange, clock() - now)
             exchange.entry = None
             return True
         head = caller.head(request_id if identity else "")

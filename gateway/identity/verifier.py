@@ -125,7 +125,8 @@ class Verifier:
             token: what followed `bearer`.
             now: epoch seconds.
         """
-        if self._keys() is not self._memo_keys:
+        keys = self._keys  # named first, as in `HitLane.take`
+        if keys() is not self._memo_keys:
             return None
         known = self._young.get(token) or self._old.get(token)
         return known if known is not None and known.expires > now - self._policy.leeway else None

@@ -35,7 +35,7 @@ _Cell = list[Any]
 
 
 class _Table:
-    __slots__ = ("capacity", "cells", "decide", "evictions", "idle", "judge", "name", "policy", "shadow")
+    __slots__ = ("capacity", "cells", "decide", "evictions", "find", "idle", "judge", "name", "policy", "shadow")
 
     def __init__(self, policy: RatePolicy, capacity: int) -> None:
         self.policy: Final = policy
@@ -45,8 +45,13 @@ class _Table:
         self.decide: Final[Any] = policy.bucket.decide  # states are its own affair
         self.judge: Final[Any] = policy.bucket.judge
         self.idle: Final[Any] = policy.bucket.idle
-        self.cells: OrderedDict[Key, _Cell] = OrderedDict()
+        self.adopt(OrderedDict())
         self.evictions = 0
+
+    def adopt(self, cells: OrderedDict[Key, _Cell]) -> None:
+        """Keep the buckets there."""
+        self.cells = cells
+        self.find = cells.get
 
     def enter(self, key: Key, cell: _Cell | None, state: Any, now: float) -> None:
         """Give a bucket an entry, or take it away when it is full.
@@ -110,13 +115,14 @@ class MemoryCounters:
         """Take what the only charge of a request asks for: nobody else's refusal matters, so what was said is done."""
         number, key, cost = charge
         table = self._tables[number]
-        cell = table.cells.get(key)
+        find, judge = table.find, table.judge  # named first, as in `Admission.again`
+        cell = find(key)
         said: Said
         if cell is None:
-            said = table.judge(None, now, cost, key[-1])
+            said = judge(None, now, cost, key[-1])
             table.enter(key, None, said[3], now)
             return said
-        said = table.judge(cell[0], now, cost)  # a bucket that is there says where its window is
+        said = judge(cell[0], now, cost)  # a bucket that is there says where its window is
         state = said[3]
         if state is None:
             table.enter(key, cell, None, now)
@@ -179,7 +185,7 @@ class MemoryCounters:
                 continue
             table.evictions = old.evictions
             if old.policy.who is table.policy.who and _arithmetic(old.policy) == _arithmetic(table.policy):
-                table.cells = old.cells
+                table.adopt(old.cells)
 
     def buckets(self) -> Mapping[str, int]:
         """Buckets kept, by policy."""

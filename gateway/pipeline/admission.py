@@ -210,7 +210,8 @@ class Admission:
         """
         if len(counting) == 1:
             rule = counting[0]
-            decision = self._take_one(charges[0], now)
+            take_one = self._take_one  # named first: what an instance holds is slow to call
+            decision = take_one(charges[0], now)
             if decision[2] or not rule.enforced:
                 return not rule.enforced and self._again(exchange, counting, (Decision._make(decision),), now)
             rule.allowed += 1

@@ -325,7 +325,8 @@ def again(known: Known, policy: Policy, peer: str, token: str | None, now: float
     if not known.anybody:
         if token is None:
             return None
-        principal = policy.verifier.remembered(token, now)
+        remembered = policy.verifier.remembered  # named first, as in `HitLane.take`
+        principal = remembered(token, now)
         if principal is None:
             return refused_again(known, policy, peer, token, now) if known.refused else None
         own = (principal.global_domain if known.share is _GLOBAL else None) or principal.domain
@@ -349,7 +350,8 @@ def again(known: Known, policy: Policy, peer: str, token: str | None, now: float
     if counting and (admission is None or not admission.again(exchange, counting, manner.charges, now)):
         return None
     if principal is not None:
-        policy.verifier.recalled()
+        recalled = policy.verifier.recalled
+        recalled()
     standing.place.hits += 1
     exchange.entry = entry
     return standing

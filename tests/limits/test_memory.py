@@ -145,3 +145,14 @@ def test_tables_decide_as_the_arithmetic_does_while_there_is_room(bucket: Algori
         assert alone.take_one((0, (key,), cost), now) == expected
         assert alone.buckets() == together.buckets()
         assert alone.buckets()["one"] == sum(state is not None for state in states.values())
+
+
+@pytest.mark.parametrize("bucket", [Gcra(3, 3600.0), FixedWindow(3, 3600.0)], ids=["steady", "windows"])
+def test_counters_that_replace_others_take_from_the_same_buckets(bucket: Algorithm) -> None:
+    old, new = counters(policy("one", bucket)), counters(policy("one", bucket))
+    old.take_one((0, ME, 1.0), NOW)
+    new.succeed(old)
+    assert int(new.take_one((0, ME, 1.0), NOW)[0]) == 1
+    assert int(old.take_one((0, ME, 1.0), NOW)[0]) == 0
+    assert [new.take_one((0, ME, 1.0), NOW)[2] > 0, old.take_one((0, ME, 1.0), NOW)[2] > 0] == [True, True]
+    assert new.take([(0, ME, 1.0)], NOW) == [new.peek((0, ME, 1.0), NOW)]

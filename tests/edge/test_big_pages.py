@@ -13,6 +13,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.edge.connection import Connection
 from gateway.edge.hitlane import LARGEST_BODY
+from gateway.edge.sockets import SEND_BUFFER
 from tests.conftest import Connect, StartGateway, Stub, Wire, bearer
 
 CACHED = "routes: [{match: GET /v3/stacks, cache: {mode: policy, ttl: 1h}}]"
@@ -118,6 +119,16 @@ async def test_a_big_page_is_written_as_it_is_stored_and_never_copied(
     head, body = connection.written
     assert head.endswith(b"\r\n\r\n")
     assert body is stored(gateway)
+
+
+async def test_the_kernel_takes_in_no_more_than_it_is_told_to(
+    stub: Stub, start_gateway: StartGateway, connect: Connect, recorders: list[Recorder]
+) -> None:
+    """tcp(7): left alone it takes in megabytes; connections have what the listening socket has."""
+    gateway = await start_gateway(stub.url, CACHED)
+    await warmed(stub, gateway, connect, page(LARGEST_BODY + 1))
+    connection = recorders[-1].get_extra_info("socket")
+    assert 0 < connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
 
 
 async def test_a_client_that_dawdles_gets_all_of_it_and_others_do_not_wait(

@@ -121,6 +121,7 @@ class Connection(Stepped):
                 self._outbox.post(wire.write, answer)
             self._carrier.answered(begun, complete=goes)
         while self._held and not self.carried:
+            self._send_first()  # or nobody would see that the client does not read
             data = self._held.popleft()
             self._held_bytes -= len(data)
             self.data_received(data)

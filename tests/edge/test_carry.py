@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.app import Gateway
 from gateway.edge.hitlane import Begun
+from gateway.edge.outbox import Outbox
 from gateway.pipeline.exchange import Reply
 from tests.conftest import Connect, StartGateway, Stub, Wire, bearer
 from tests.edge.test_lanes import Wired
@@ -323,3 +324,40 @@ async def test_a_connection_that_ends_while_it_is_handed_over_lets_go_of_everyth
     await asyncio.wait_for(stream.closed.wait(), 5)
     assert [complete for _, complete in recorded] == [False]
     assert wire.written == b""
+
+
+async def test_answers_to_what_was_held_wait_for_a_client_that_does_not_read(
+    controller: Controller, open_: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a hit, answered as soon as it is looked at; it is the transport that sees what lies unread."""
+    page = b'{"resources":[],"x":"%s"}' % (b"x" * 40_000)
+    _, client, connection = await open_(
+        "routes: [{match: GET /v3/processes, cache: {mode: policy, ttl: 1h, share: global}}]"
+    )
+    answer, controller.answer = controller.answer, JSON % (len(page), page)
+    controller.go_on.set()
+    assert (await client.ask("GET /v3/processes", *FIELDS)).status == 200
+    await controller.asked.acquire()
+    controller.go_on.clear()
+    controller.answer = answer
+    await client.request(LINE, *FIELDS)
+    await controller.asked.acquire()
+    held = 30
+    for count in range(1, held + 1):
+        await client.request("GET /v3/processes", *FIELDS)
+        while len(connection._held) < count:
+            await asyncio.sleep(0)
+    most, send = [0], Outbox.send
+
+    def sending(outbox: Outbox) -> None:
+        most.append(sum(len(written) for _, written in outbox.posted))
+        send(outbox)
+
+    monkeypatch.setattr(Outbox, "send", sending)
+    controller.go_on.set()
+    while connection._held:
+        await asyncio.sleep(0)
+    assert connection.transport.get_write_buffer_size() < 10 * len(page)
+    for _ in range(held + 1):
+        assert (await client.answer()).status == 200
+    assert max(most) < 3 * len(page)

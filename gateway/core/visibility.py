@@ -7,6 +7,8 @@ user may hold an admin token and a narrow one.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from gateway.core.model import Principal, PrincipalKind, VisibilityDomain
@@ -62,7 +64,19 @@ def global_domain(*, issuer: str, zone: str, scopes: frozenset[str]) -> Visibili
     if GLOBAL_SCOPES.isdisjoint(scopes):
         return None
     # The class is in the key, not the scope: admin and auditor share one entry.
+    return _global(issuer, zone)
+
+
+# Equal values of different tokens as one object: thousands of principals have few sorts of them, and what all of them
+# share is compared at once and is in the processor's cache.
+@lru_cache(256)
+def _global(issuer: str, zone: str) -> VisibilityDomain:
     return VisibilityDomain("global", encode("global", issuer, zone))
+
+
+@lru_cache(1024)
+def _shared(scopes: frozenset[str]) -> frozenset[str]:
+    return scopes
 
 
 def make_principal(
@@ -86,12 +100,13 @@ def make_principal(
         scopes: all scopes of the token.
         expires: `exp`, epoch seconds.
     """
+    scopes = _shared(scopes)
     return Principal(
         kind=kind,
         id=principal_id,
-        issuer=issuer,
-        zone=zone,
-        client_id=client_id,
+        issuer=intern(issuer),
+        zone=intern(zone),
+        client_id=intern(client_id),
         scopes=scopes,
         expires=expires,
         domain=principal_domain(kind=kind, principal_id=principal_id, issuer=issuer, zone=zone, scopes=scopes),

@@ -46,7 +46,7 @@ _MOST_FIELDS: Final = 64
 # beside what stands for stored pages.
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
-_VALUES, _LONGEST_VALUE = 1024, 2048
+_VALUES, _LONGEST_VALUE, _TAIL = 1024, 2048, 64
 _REFUSED: Final = 512
 
 
@@ -54,30 +54,35 @@ T = TypeVar("T")
 
 
 class _Memo(Generic[T]):
-    """What was read before, by its exact bytes: two generations, so that a hit keeps no order and the bound holds."""
+    """What was read before, by its exact bytes: two generations, so that a hit keeps no order and the bound holds.
 
-    __slots__ = ("_entries", "_longest", "_old", "_young")
+    Attributes:
+        young: the younger one, always the same dictionary: to be looked in first, without a call.
+    """
+
+    __slots__ = ("_entries", "_longest", "_old", "young")
 
     def __init__(self, entries: int, longest: int) -> None:
         self._entries: Final = entries
         self._longest: Final = longest
-        self.clear()
-
-    def clear(self) -> None:
-        self._young: dict[bytes, T] = {}
+        self.young: Final[dict[bytes, T]] = {}
         self._old: dict[bytes, T] = {}
 
+    def __len__(self) -> int:
+        return len(self.young) + len(self._old)
+
     def get(self, key: bytes) -> T | None:
-        found = self._young.get(key)
+        found = self.young.get(key)
         if found is None and (found := self._old.pop(key, None)) is not None:
             self.remember(key, found)
         return found
 
     def remember(self, key: bytes, value: T) -> T:
         if len(key) <= self._longest:
-            if len(self._young) >= self._entries:
-                self._old, self._young = self._young, {}
-            self._young[key] = value
+            if len(self.young) >= self._entries:
+                self._old = self.young.copy()
+                self.young.clear()
+            self.young[key] = value
         return value
 
 
@@ -149,6 +154,7 @@ _Asked: TypeAlias = tuple[str, Target]
 _Read: TypeAlias = tuple[_Asked, _Block, Known]
 _Credentials: TypeAlias = tuple[str, str | None]  # the value of Authorization, and the token in it
 _NO_TOKEN: Final[_Credentials] = ("", None)
+_NO_VALUE: Final[tuple[bytes, _Credentials]] = (b"", _NO_TOKEN)
 # A head less its id: what is known of it, the token in it, and what both were read from.
 Seen: TypeAlias = tuple[Known, str | None, _Read, _Credentials]
 _UNSEEN: Final[Seen] = (_NOTHING, None, (("GET", _ROOT), _NO_BLOCK, _NOTHING), _NO_TOKEN)
@@ -171,7 +177,9 @@ class QuickHeads:
         self._prefix: Final = prefix
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
-        self._tokens: Final[_Memo[_Credentials]] = _Memo(_VALUES, _LONGEST_VALUE)
+        self._young_blocks: Final = self._blocks.young
+        self._tokens: Final[_Memo[tuple[bytes, _Credentials]]] = _Memo(_VALUES, _TAIL)
+        self._young_tokens: Final = self._tokens.young
         # What a refused head has on the side of its id where the usual one differs; and on the other side, the same.
         self._refused: Final[dict[bytes, tuple[bytes, Seen]]] = {}
         self._numbers: Final = count(1)
@@ -259,20 +267,23 @@ class QuickHeads:
         if not id_at and token_at:
             id_at, id_to = _value(data, _IDS, line_to, token_at)
         # The values that are cut out hold no line end, so the rest is a whole head when the segment is one.
-        if not id_at:
-            rest = data[line_to:token_at] + data[token_to:] if token_at else data[line_to:]
-        elif token_at < id_at:
-            rest = data[line_to : token_at or line_to] + data[token_to or line_to : id_at] + data[id_to:]
+        if 0 < token_at < id_at:
+            rest = data[line_to:token_at] + data[token_to:id_at] + data[id_to:]
         else:
-            rest = data[line_to:id_at] + data[id_to:token_at] + data[token_to:]
-        block = self._blocks.get(rest) or self._block(rest)
-        if block is None:
-            return None
-        read = self._known.get(data[:line_to] + block.tag) or self._learn(data[:line_to], rest, block)
+            rest = _without(data, line_to, (id_at, id_to), (token_at, token_to))
+        block = self._young_blocks.get(rest) or self._blocks.get(rest) or self._block(rest)
+        line = data[:line_to]
+        read = None if block is None else self._known.get(line + block.tag) or self._learn(line, rest, block)
         if read is None:
             return None
-        token, identity = data[token_at:token_to], data[id_at:id_to]
-        credentials = (self._tokens.get(token) or self._token(token)) if token_at else _NO_TOKEN
+        identity = data[id_at:id_to]
+        credentials: _Credentials | None = _NO_TOKEN
+        if token_at:
+            # By its end, because making a hash of all of it takes longer than all other steps; then by all of it.
+            tail = data[token_to - _TAIL : token_to]
+            known = self._young_tokens.get(tail) or self._tokens.get(tail) or _NO_VALUE
+            same = len(known[0]) == token_to - token_at and data.startswith(known[0], token_at)
+            credentials = known[1] if same else self._token(data[token_at:token_to], tail)
         if credentials is None or (id_at and not _is_id(identity)):
             return None
         caller.heads = None
@@ -284,7 +295,7 @@ class QuickHeads:
             caller.heads = caller.reader = self
         return identity
 
-    def _token(self, value: bytes) -> _Credentials | None:
+    def _token(self, value: bytes, tail: bytes) -> _Credentials | None:
         """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
 
         The same text each time: its hash is worked out but once.
@@ -292,7 +303,10 @@ class QuickHeads:
         if not _is_token(value):
             return None
         text = value.decode("ascii")
-        return self._tokens.remember(value, (text, text[7:]))
+        credentials = text, text[7:]
+        if len(value) <= _LONGEST_VALUE:
+            self._tokens.remember(tail, (value, credentials))
+        return credentials
 
     def _learn(self, line: bytes, rest: bytes, block: _Block) -> _Read | None:
         """Know of another head from now on."""
@@ -357,6 +371,16 @@ def _value(data: bytes, spellings: tuple[bytes, ...], start: int, stop: int) -> 
             end = data.find(b"\r", begin)  # a bare one, which is no end, is in none of the values that are taken
             return (begin, end) if end >= 0 else (0, 0)
     return 0, 0
+
+
+def _without(data: bytes, start: int, *values: tuple[int, int]) -> bytes:
+    """What stands from here on, less these values; those from 0 to 0 are none."""
+    parts: list[bytes] = []
+    for begin, end in sorted(values):
+        if end:
+            parts.append(data[start:begin])
+            start = end
+    return b"".join((*parts, data[start:]))
 
 
 def _is_id(value: bytes) -> bool:

@@ -142,7 +142,7 @@ def written(words: Words, rate: str, request_id: str, content: bytes) -> bytes:
         content: its body, empty for none.
     """
     more = f"{rate}{REQUEST_ID}: {request_id}\r\n" if words.names else rate
-    return b"".join((words.before, words.own, more.encode(), words.after, content))
+    return b"".join((words.before, words.own, words.middle, words.rest, more.encode(), words.after, content))
 
 
 def _lines(pairs: Iterable[Pair]) -> bytes:

@@ -38,6 +38,7 @@ _NEVER: Final = float("inf")
 _MOST_BESIDE: Final = 16  # hits that stand for one page
 _MOST_MANNERS: Final = 8  # of heads that differ in the request line alone
 _MOST_MIDDLES: Final = 4096
+_MOST_RESTS: Final = 16
 # Who sends one of these asks for more than the page: how old it may be at most, or why it is this one.
 _ASKS: Final = ("cache-control", "pragma", "gateway-debug")
 _PUBLIC: Final = "public"  # the domain of rows that look at no token
@@ -62,7 +63,7 @@ class Manner:
         users: how many hits of this manner stand.
     """
 
-    __slots__ = ("_middles", "charges", "counting", "exchange", "in_touch", "policy", "users", "word")
+    __slots__ = ("_middles", "_rests", "charges", "counting", "exchange", "in_touch", "policy", "users", "word")
 
     def __init__(self, exchange: Exchange, policy: Policy, word: Word) -> None:
         self.exchange: Final = exchange
@@ -70,6 +71,7 @@ class Manner:
         self.word: Final = word
         self.in_touch: Final = policy.store.in_touch
         self._middles: Final[dict[tuple[int, int], bytes]] = {}
+        self._rests: Final[dict[bytes, bytes]] = {}
         self.counting: list[Rule] = []
         self.charges: list[Charge] = []
         self.users = 0
@@ -94,11 +96,19 @@ class Manner:
             middle = middles[ttl, age] = f"Cache-Status: {status}\r\nAge: {age}\r\n".encode()
         return middle
 
+    def rest(self, rest: bytes) -> bytes:
+        """The fields behind those two, each sort but once: mostly there are few."""
+        if len(self._rests) >= _MOST_RESTS:
+            self._rests.clear()
+        return self._rests.setdefault(rest, rest)
+
     def turn_to(self, principal: Principal | None, peer: str) -> bool:
         """Let the exchange be somebody else's; whether the rules of access are the same for both."""
         exchange, before = self.exchange, self.exchange.principal
-        if principal is not None and before is not None and principal.scopes != before.scopes:
-            return False
+        if principal is not None and before is not None:
+            scopes, others = principal.scopes, before.scopes
+            if scopes is not others and scopes != others:  # nearly always one object, as equal ones are
+                return False
         exchange.principal, exchange.head.peer = principal, peer
         admission = self.policy.admission
         if admission is not None:
@@ -135,7 +145,7 @@ class Standing:
 
     __slots__ = (
         *("beside", "domain", "exchange", "known", "manner", "place", "stands", "target", "throws_from", "touched"),
-        *("_coding", "_lead", "_since", "_tail", "_until", "words"),
+        *("_coding", "_mends", "_since", "_until", "words"),
     )
 
     def __init__(self, manner: Manner, known: Known, domain: str, place: Place, target: Target) -> None:
@@ -148,7 +158,7 @@ class Standing:
         self.beside: Standing | None = None
         self.words = NO_WORDS
         self.stands, self.touched = True, False
-        self._lead = self._tail = -1  # how much of the words is the same at any time, at both ends; -1: nobody knows
+        self._mends = False  # whether of the words only the middle and the end change
         self._coding: str | None = None  # None for the page as it is
         self._since = self._until = 0.0  # when the words are right
         policy, entry = manner.policy, place.held
@@ -170,16 +180,22 @@ class Standing:
         if now >= fresh_until or stored_at > now + CLOCK_SKEW:
             return False
         # Age, ttl and Date change with whole seconds: of the page's age, of what is left of it, of the clock.
-        second, age, ttl = int(now), max(0, int(now - stored_at)), int(fresh_until - now)
-        words, pen = self.words, self.words.pen
-        if self._lead >= 0 and pen is not None:
-            own = words.own
-            words.own = own[: self._lead] + self.manner.middle(ttl, age) + own[len(own) - self._tail :]
-            words.after = pen.end(words.length, now, dated=words.dated)
-        elif not self._word(entry, now, self.manner.middle(ttl, age)):
+        second, ttl = int(now), int(fresh_until - now)
+        age = int(now - stored_at) if now > stored_at else 0
+        words, middle = self.words, self.manner.middle(ttl, age)
+        if self._mends and words.pen is not None:
+            words.middle, words.after = middle, words.pen.end(words.length, now, dated=words.dated)
+        elif not self._word(entry, now, middle):
             return False
-        self._since = max(second, stored_at + age if age else second, fresh_until - ttl - 1) + _ROUNDING
-        self._until = min(second + 1, stored_at + age + 1, fresh_until - ttl) - _ROUNDING
+        # The latest of the three beginnings and the first of the three ends; without `max`, which costs as much as all.
+        since, until = fresh_until - ttl - 1, fresh_until - ttl
+        begun, over = stored_at + age, stored_at + age + 1
+        if age and begun > since:
+            since = begun
+        if over < until:  # noqa: PLR1730
+            until = over
+        self._since = (second if second > since else since) + _ROUNDING  # noqa: FURB136
+        self._until = (second + 1 if second + 1 < until else until) - _ROUNDING  # noqa: FURB136
         self.touched = self.known.touched = True
         return True
 
@@ -197,9 +213,10 @@ class Standing:
             self._coding = next((c.coding for c in entry.encoded if c.body is body), "")
         # The page never changes in its place, nor does what is made of it, if nothing is waited for.
         if manner.settles(entry):
-            lead, found, tail = words.own.partition(middle)
+            own, found, rest = words.own.partition(middle)
             if found:
-                self._lead, self._tail = len(lead), len(tail)
+                self._mends = True
+                words.own, words.middle, words.rest = own, middle, manner.rest(rest)
         return True
 
     def chosen(self, entry: Entry, now: float) -> Chosen | None:

@@ -26,17 +26,23 @@ class Pen(Protocol):
 class Words:
     """An answer written down, less what is another for each: the rate-limit fields and the id stand between the halves.
 
+    The bytes that many answers have in common are one object for all of them.
+
     Args:
-        before: status line and the fields that many answers have in common; the same bytes for all of them.
-        own: the fields that only this one has.
+        before: status line and the first fields.
+        own: the fields behind them, up to `middle`.
         after: the fields behind the id, and the end of the head.
         names: whether the id is to be written; if not, the page has one of its own.
         length: of the content, as `Pen.end` takes it.
         dated: whether the date stands in `after`.
         pen: who wrote it; None for nobody.
+
+    Attributes:
+        middle: fields that change from second to second, where they were told apart,
+        rest: and those behind them.
     """
 
-    __slots__ = ("after", "before", "dated", "length", "names", "own", "pen")
+    __slots__ = ("after", "before", "dated", "length", "middle", "names", "own", "pen", "rest")
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Words:
     ) -> None:
         self.before: Final = before
         self.own = own
+        self.middle = self.rest = b""
         self.after = after
         self.names: Final = names
         self.length: Final = length

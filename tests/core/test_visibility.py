@@ -105,3 +105,13 @@ def test_no_choice_of_names_reaches_the_global_domain(
     wide = principal(issuer=issuer, zone=zone, principal_id=name, scopes=frozenset({ADMIN}))
     assert wide.global_domain is not None
     assert narrow.domain.id != wide.global_domain.id
+
+
+def test_what_many_tokens_have_in_common_is_one_object() -> None:
+    """Thousands of principals are remembered; each would bring scopes and a domain of its own."""
+    scopes = [frozenset({READ, *GLOBAL_SCOPES}) for _ in range(2)]
+    one, other = (principal(principal_id=str(number), scopes=scopes[number]) for number in range(2))
+    assert scopes[0] is not scopes[1]
+    assert one.scopes is other.scopes
+    assert one.global_domain is other.global_domain
+    assert one.domain != other.domain

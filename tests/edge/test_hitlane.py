@@ -229,9 +229,9 @@ def _heads() -> QuickHeads:
 
 
 def _remembered(heads: QuickHeads) -> tuple[int, int, int]:
-    blocks = [*heads._blocks._young.values(), *heads._blocks._old.values()]
-    lines = len(heads._lines._young) + len(heads._lines._old)
-    return lines, len(blocks), len(heads._known)
+    blocks = len(heads._blocks)
+    lines = len(heads._lines)
+    return lines, blocks, len(heads._known)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_heads_without_end_take_a_bounded_place(head: str) -> None:
     assert lines <= 2 * 4096
     assert blocks <= 2 * 512
     assert known <= 8192
-    assert len(heads._tokens._young) + len(heads._tokens._old) <= 2 * 1024
+    assert len(heads._tokens) <= 2 * 1024
 
 
 def test_lines_times_blocks_take_a_bounded_place() -> None:
@@ -268,6 +268,26 @@ def test_long_heads_are_read_and_not_remembered() -> None:
     long = "x" * 3000
     assert heads.read(f"GET /v3/x?a={long} HTTP/1.1\r\nHost: a\r\nX-A: {long}\r\n\r\n".encode(), caller) is not None
     assert _remembered(heads) == (0, 0, 0)
+
+
+def test_tokens_with_one_end_are_told_apart() -> None:
+    """They are looked up by their ends, and known by all of their bytes."""
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    for token in ("a" * 900, "b" + "a" * 899, "a" * 899, "a" * 60, "a" * 900, "a" * 899 + "b", "b" + "a" * 899, "a"):
+        for end in ("X-Request-Id: one\r\n\r\n", "\r\n"):
+            head = f"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer {token}\r\n{end}"
+            assert heads.read(head.encode(), caller) is not None
+            assert caller.last[1] == token
+    assert len(heads._tokens) < 10
+
+
+def test_a_line_that_ends_like_the_name_of_a_head_is_no_other_head() -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    assert heads.read(b"GET /v3/x HTTP/1.1\r\nHost: a\r\n\r\n", caller) is not None
+    (key,) = heads._known
+    assert heads.read(key + b"\r\nHost: a\r\n\r\n", caller) is None
+    assert heads.read(key + b"\r\nHost\r\n\r\n", caller) is None
+    assert heads.read(key + b"\r\n\r\n", caller) is None
 
 
 @pytest.mark.parametrize("spelt", ["bearer ", "Bearer "])

@@ -387,6 +387,28 @@ def test_a_page_that_is_stored_no_more_is_not_kept_alive() -> None:
     assert again(known, world.policy, "192.0.2.1", "a", NOW) is None
 
 
+@pytest.mark.parametrize(("fields", "wanted"), [((("Accept-Encoding", "gzip"),), 6), ((), 0)])
+def test_a_form_that_is_not_there_is_asked_for_in_each_second(fields: Any, wanted: int) -> None:
+    """Whoever makes it may have had no time before; an answer that is only mended would never ask again."""
+    asked = []
+
+    class Wants(Encodes):
+        def want(self, entry: Entry, coding: str) -> None:
+            asked.append(coding)
+
+    world = World(stands=True)
+    world.policy = dataclasses.replace(world.policy, encoder=Wants(), drift=None)
+    world.store.put(
+        dataclasses.replace(
+            page("/v3/processes", PEOPLE["a"].global_domain.id, NOW, 1, encoded=False), fresh_until=NOW + 99
+        ),  # type: ignore[union-attr]
+        generation=1 << 60,
+    )
+    for second in range(6):
+        world.ask("GET", "/v3/processes", fields, "a", "192.0.2.1", NOW + second)
+    assert (world.served, len(asked)) == (5, wanted)
+
+
 def test_out_of_touch_nothing_stands() -> None:
     touch = [True]
 

@@ -57,23 +57,15 @@ class Decisions:
         """An exchange like one before; of its decision only what is its own is kept."""
         filed: Filed | None = exchange.filed
         entry, at, limited = exchange.entry, exchange.received_at, exchange.limited
+        self._ring.append(
+            (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
+        )
         if filed is not None and 0 <= seconds <= self._quick and not limited:
             series, lines = filed.series, self._following
             if entry is None:
                 if series.refuses and at < series.due and not lines.written:  # each refusal has a line
                     series.aged[0] += 1
                     series.quick_seconds += seconds
-                    self._ring.append(
-                        (
-                            exchange.like,
-                            at,
-                            exchange.request_id,
-                            exchange.head.target,
-                            exchange.principal,
-                            seconds,
-                            limited,
-                        )
-                    )
                     return
             elif filed.above < (age := at - entry.stored_at) <= filed.upto and at < series.due and lines.skips > 0:
                 lines.skips -= 1
@@ -81,14 +73,8 @@ class Decisions:
                 series.quick_seconds += seconds
                 series.quick_ages += age
                 series.saved += entry.fetch_seconds
-                self._ring.append(
-                    (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
-                )
                 return
         self._following_again(exchange, seconds)
-        self._ring.append(
-            (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
-        )
 
     async def newest(self, most: int, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
         """The newest decisions first.

@@ -106,7 +106,7 @@ class HitLane:
         clock, post = self._clock, self._post  # named first, for what an instance holds is slow to call
         now = clock()
         request_id = identity.decode("ascii") if identity else self._ids.fresh()
-        known, token, _, _ = seen = caller.last
+        known, token, _ = seen = caller.last
         if known.refused and seen is not caller.usual:
             refusal = refused_again(known, self._pipeline.policy, caller.address, token, now)
             if refusal is not None:
@@ -115,8 +115,6 @@ class HitLane:
                 post(write, written(refusal.words, exchange.rate_lines, request_id, refusal.body))
                 record = self._record_again
                 record(exchange, clock() - now)
-                if caller.heads is None:
-                    heads.refused(data, identity, caller)
                 return True
         standing = again(known, self._pipeline.policy, caller.address, token, now)
         if standing is not None:

@@ -41,16 +41,16 @@ _ORDINARY: Final = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _MOST_FIELDS: Final = 64
-# How many lines, field blocks, tokens and refused heads are remembered, and how long a remembered one may be; how many
-# heads are, `Held` says. Clients choose all of them, so the worst that they can fill is bounded: about 40 MB in all,
-# beside what stands for stored pages.
+# How many lines, field blocks and tokens are remembered, and how long a remembered one may be; how many heads are,
+# `Held` says. Clients choose all of them, so the worst that they can fill is bounded: about 40 MB in all, beside what
+# stands for stored pages.
 _LINES, _LONGEST_LINE = 4096, 512
 _BLOCKS, _LONGEST_BLOCK = 512, 2048
 _VALUES, _LONGEST_VALUE, _TAIL = 1024, 2048, 64
-_REFUSED: Final = 512
 
 
 T = TypeVar("T")
+_Parts: TypeAlias = tuple[bytes, bytes, bytes]
 
 
 class _Memo(Generic[T]):
@@ -94,16 +94,21 @@ class Caller:
         scheme: "http" or "https", as the listener saw it.
     """
 
-    __slots__ = ("address", "after", "before", "heads", "last", "reader", "scheme", "usual")
+    __slots__ = ("address", "after", "before", "block", "last", "reader", "scheme", "usual")
 
     def __init__(self, address: str, scheme: str) -> None:
         self.address: Final = address
         self.scheme: Final = scheme
-        self.heads: QuickHeads | None = None  # who compares the next head with the usual one; None for nobody
-        self.reader: QuickHeads | None = None  # who read the usual head,
-        self.before = self.after = b""  # its bytes before and behind the value of its id,
+        self.reader: QuickHeads | None = None  # who read all of these; None before anybody did
+        self.block: _Block = _NO_BLOCK  # the fields of the last head
+        self.before = self.after = b""  # the usual head's bytes before and behind the value of its id,
         self.usual: Seen = _UNSEEN  # and what it was known as
         self.last: Seen = _UNSEEN  # what the last head was known as
+
+    def read_by(self, reader: QuickHeads) -> None:
+        """Somebody else reads heads from now on, who does not go by what another one read."""
+        self.reader, self.before, self.block = reader, b"", _NO_BLOCK
+        self.usual = self.last = _UNSEEN
 
     def head(self, identity: str) -> RequestHead:
         """The head that was read last, with its canonical target.
@@ -111,23 +116,59 @@ class Caller:
         Args:
             identity: the id that the client gave it, "" for none.
         """
-        _, _, ((method, target), block, _), (token, _) = self.last
+        known, _, (token, _, _) = self.last
+        (method, target), block = known.read
         return RequestHead(method, target, block.fields(token, identity), self.address, self.scheme)
 
 
 class _Block:
-    """The fields of heads that differ in the values of the token and the id alone."""
+    """The fields of heads that differ in the values of the token and the id alone.
 
-    __slots__ = ("id_at", "id_name", "index", "manners", "pairs", "tag", "token_at")
+    Args:
+        pairs: the fields; these two values are empty.
+        token_at: which of them is the token's, less than 0 for none,
+        id_at: and which is the id's.
+        number: no other block has it.
+        parts: their bytes before the first of the two values, between them, and behind them; nothing is between where
+            there is but one.
+    """
 
-    def __init__(self, pairs: list[Pair], token_at: int, id_at: int, number: int = 0) -> None:
+    __slots__ = ("id_at", "id_first", "id_name", "index", "manners", "pairs", "parts", "tag", "token_at")
+
+    def __init__(
+        self, pairs: list[Pair], token_at: int, id_at: int, number: int = 0, parts: _Parts = (b"", b"", b"")
+    ) -> None:
         self.pairs: Final = pairs
         self.index: Final = {name.lower(): [value] for name, value in pairs}
         self.token_at: Final = token_at
         self.id_at: Final = id_at
+        self.id_first: Final = 0 <= id_at < token_at
         self.id_name: Final = pairs[id_at][0].lower() if id_at >= 0 else ""
         self.tag: Final = b"\n%x" % number  # behind a request line it names a head; no line has such a byte
         self.manners: Final[dict[object, Manner]] = {}
+        self.parts: Final = parts
+
+    def cut(self, data: bytes, line_to: int) -> tuple[int, int, int, int]:
+        """Where the values of the token and the id begin and end in a head with these fields.
+
+        Args:
+            data: the head.
+            line_to: where its request line ends.
+
+        Returns:
+            0 for each when the head has other fields, or these have no token; twice 0 for the id when they have none.
+        """
+        first, second, third = self.parts
+        begin, end = line_to + len(first), len(data) - len(third)
+        if self.token_at < 0 or data[line_to:begin] != first or data[end:] != third:
+            return _UNCUT
+        to = data.find(b"\r", begin)
+        if not second:
+            return (begin, end, 0, 0) if to == end else _UNCUT
+        more = to + len(second)
+        if data[to:more] != second or data.find(b"\r", more) != end:
+            return _UNCUT
+        return (more, end, begin, to) if self.id_first else (begin, to, more, end)
 
     def fields(self, token: str, identity: str) -> Fields:
         """The fields of a head with these two values; "" where the field is none of those that were cut out."""
@@ -148,16 +189,16 @@ class _Block:
 
 
 _ROOT: Final = Target("/")
+_UNCUT: Final = (0, 0, 0, 0)
 _NO_BLOCK: Final = _Block([], -1, -1)
-_NOTHING: Final = Known(Held())
 _Asked: TypeAlias = tuple[str, Target]
-_Read: TypeAlias = tuple[_Asked, _Block, Known]
-_Credentials: TypeAlias = tuple[str, str | None]  # the value of Authorization, and the token in it
-_NO_TOKEN: Final[_Credentials] = ("", None)
-_NO_VALUE: Final[tuple[bytes, _Credentials]] = (b"", _NO_TOKEN)
-# A head less its id: what is known of it, the token in it, and what both were read from.
-Seen: TypeAlias = tuple[Known, str | None, _Read, _Credentials]
-_UNSEEN: Final[Seen] = (_NOTHING, None, (("GET", _ROOT), _NO_BLOCK, _NOTHING), _NO_TOKEN)
+_NOTHING: Final = Known(Held(), read=(("GET", _ROOT), _NO_BLOCK))
+# The value of Authorization as text, the token in it, and that value as it came.
+_Credentials: TypeAlias = tuple[str, str | None, bytes]
+_NO_TOKEN: Final[_Credentials] = ("", None, b"")
+# A head less its id: what is known of it, the token in it, and what that was read from.
+Seen: TypeAlias = tuple[Known, str | None, _Credentials]
+_UNSEEN: Final[Seen] = (_NOTHING, None, _NO_TOKEN)
 
 
 class QuickHeads:
@@ -177,14 +218,11 @@ class QuickHeads:
         self._prefix: Final = prefix
         self._lines: Final[_Memo[_Asked]] = _Memo(_LINES, _LONGEST_LINE)
         self._blocks: Final[_Memo[_Block]] = _Memo(_BLOCKS, _LONGEST_BLOCK)
-        self._young_blocks: Final = self._blocks.young
-        self._tokens: Final[_Memo[tuple[bytes, _Credentials]]] = _Memo(_VALUES, _TAIL)
+        self._tokens: Final[_Memo[_Credentials]] = _Memo(_VALUES, _TAIL)
         self._young_tokens: Final = self._tokens.young
-        # What a refused head has on the side of its id where the usual one differs; and on the other side, the same.
-        self._refused: Final[dict[bytes, tuple[bytes, Seen]]] = {}
         self._numbers: Final = count(1)
         self._held: Final = Held()
-        self._known: Final[dict[bytes, _Read]] = self._held.heads
+        self._known: Final = self._held.heads
 
     def forget(self) -> None:
         """Let nothing stand that others will not know of."""
@@ -200,124 +238,91 @@ class QuickHeads:
         Returns:
             The client's own id for it, empty for none; None unless the segment is one whole head, and an ordinary one.
         """
+        if len(data) > self._longest:
+            return None
+        if caller.reader is not self:
+            caller.read_by(self)
         before, after = caller.before, caller.after
-        if caller.heads is not self:
-            return self._read(data, caller)
-        if not data.startswith(before) or not data.endswith(after):
-            return self._refused_before(data, caller) or self._read(data, caller)
-        # Nearly always the usual head of this connection, but for its id.
-        identity = data[len(before) : -len(after)]
-        if 0 < len(identity) <= _LONGEST_ID and not identity.translate(None, _ID) and len(data) <= self._longest:
-            caller.last = caller.usual
-            return identity
+        if before and data.startswith(before) and data.endswith(after):
+            # Nearly always the usual head of this connection, but for its id.
+            identity = data[len(before) : -len(after)]
+            if 0 < len(identity) <= _LONGEST_ID and not identity.translate(None, _ID):
+                caller.last = caller.usual
+                return identity
         return self._read(data, caller)
 
-    def refused(self, data: bytes, identity: bytes, caller: Caller) -> None:
-        """Expect a head again whose token was refused, and the usual one of its connection behind it.
-
-        Args:
-            data: the segment that was read last,
-            identity: the id in it,
-            caller: and whose it is.
-        """
-        if caller.reader is not self:
-            return
-        caller.heads = self
-        before, after = caller.before, caller.after
-        if data.endswith(after):
-            start = data[: len(data) - len(after) - len(identity)]
-            if identity and start.endswith(_IDS):  # so the id that was read is the value that ends here
-                self._expect(start, after, caller.last)
-        elif data.startswith(before) and identity:
-            self._expect(data[len(before) + len(identity) :], before, caller.last)
-
-    def _expect(self, side: bytes, other: bytes, seen: Seen) -> None:
-        if len(self._refused) >= _REFUSED:
-            self._refused.clear()
-        if len(side) <= _LONGEST_LINE + _LONGEST_BLOCK:
-            self._refused[side] = (other, seen)
-
-    def _refused_before(self, data: bytes, caller: Caller) -> bytes | None:
-        """Know a head by what `refused` was told, on a connection whose usual one has the same bytes on one side."""
-        side = caller.after
-        if data.endswith(side):
-            stop = len(data) - len(side)
-            begin = data.rfind(b" ", 0, stop) + 1
-            known = self._refused.get(data[:begin])
-        else:
-            side = caller.before
-            begin = len(side)
-            stop = data.find(b"\r", begin)
-            known = self._refused.get(data[stop:]) if data.startswith(side) else None
-        if known is None or known[0] != side or len(data) > self._longest:
-            return None
-        identity = data[begin:stop]
-        if not 0 < len(identity) <= _LONGEST_ID or identity.translate(None, _ID):
-            return None
-        caller.last = known[1]
-        return identity
-
     def _read(self, data: bytes, caller: Caller) -> bytes | None:
-        line_to = data.find(b"\r\n")
-        if line_to < 0 or len(data) > self._longest:
-            return None
-        token_at, token_to = _value(data, _TOKENS, line_to, len(data))
-        # Looking through a token for something else costs more than all of the rest.
-        id_at, id_to = _value(data, _IDS, token_to or line_to, len(data))
-        if not id_at and token_at:
-            id_at, id_to = _value(data, _IDS, line_to, token_at)
-        # The values that are cut out hold no line end, so the rest is a whole head when the segment is one.
-        if 0 < token_at < id_at:
-            rest = data[line_to:token_at] + data[token_to:id_at] + data[id_to:]
-        else:
-            rest = _without(data, line_to, (id_at, id_to), (token_at, token_to))
-        block = self._young_blocks.get(rest) or self._blocks.get(rest) or self._block(rest)
-        line = data[:line_to]
-        read = None if block is None else self._known.get(line + block.tag) or self._learn(line, rest, block)
-        if read is None:
-            return None
-        identity = data[id_at:id_to]
-        credentials: _Credentials | None = _NO_TOKEN
+        # Mostly another line or token, with the fields of the head before.
+        block, last = caller.block, caller.last
+        line_to = data.find(b"\r")
+        token_at, token_to, id_at, id_to = block.cut(data, line_to)
+        known = self._known.get(data[:line_to] + block.tag) if token_at else None
+        if known is None:
+            found = self._find(data)
+            if found is None:
+                return None
+            known, token_at, token_to, id_at, id_to = found
+            caller.block = known.read[1]
+        credentials = _NO_TOKEN
         if token_at:
-            # By its end, because making a hash of all of it takes longer than all other steps; then by all of it.
-            tail = data[token_to - _TAIL : token_to]
-            known = self._young_tokens.get(tail) or self._tokens.get(tail) or _NO_VALUE
-            same = len(known[0]) == token_to - token_at and data.startswith(known[0], token_at)
-            credentials = known[1] if same else self._token(data[token_at:token_to], tail)
-        if credentials is None or (id_at and not _is_id(identity)):
+            value, credentials = data[token_at:token_to], last[2]
+            if value != credentials[2] and (credentials := self._credentials(value)) is _NO_TOKEN:
+                return None
+        identity = data[id_at:id_to]
+        if id_at and (not 0 < len(identity) <= _LONGEST_ID or identity.translate(None, _ID)):
             return None
-        caller.heads = None
-        last = caller.last
-        if read is not last[2] or credentials is not last[3]:
-            caller.last = (read[2], credentials[1], read, credentials)
-        elif id_at:  # the second time in a row, so probably not the last
+        if known is not last[0] or credentials is not last[2]:
+            caller.last = (known, credentials[1], credentials)
+        elif id_at and last is not caller.usual:  # the second time in a row, so probably not the last
             caller.before, caller.after, caller.usual = data[:id_at], data[id_to:], last
-            caller.heads = caller.reader = self
         return identity
 
-    def _token(self, value: bytes, tail: bytes) -> _Credentials | None:
-        """Read the value of an Authorization field: as text, and the token in it as `bearer.extract` takes it.
-
-        The same text each time: its hash is worked out but once.
-        """
-        if not _is_token(value):
+    def _find(self, data: bytes) -> tuple[Known, int, int, int, int] | None:
+        """What is known of a head, and where the values of its token and its id begin and end; twice 0 for none."""
+        line_to = data.find(b"\r\n")
+        if line_to < 0:
             return None
-        text = value.decode("ascii")
-        credentials = text, text[7:]
-        if len(value) <= _LONGEST_VALUE:
-            self._tokens.remember(tail, (value, credentials))
-        return credentials
+        token = _value(data, _TOKENS, line_to, len(data))
+        # Looking through a token for something else costs more than all of the rest.
+        identity = _value(data, _IDS, token[1] or line_to, len(data))
+        if not identity[1] and token[1]:
+            identity = _value(data, _IDS, line_to, token[0])
+        # The values that are cut out hold no line end, so the rest is a whole head when the segment is one.
+        parts = _without(data, line_to, identity, token)
+        rest = b"".join(parts)
+        block = self._blocks.get(rest) or self._block(rest, parts)
+        line = data[:line_to]
+        known = None if block is None else self._known.get(line + block.tag) or self._learn(line, rest, block)
+        return None if known is None else (known, *token, *identity)
 
-    def _learn(self, line: bytes, rest: bytes, block: _Block) -> _Read | None:
+    def _credentials(self, value: bytes) -> _Credentials:
+        """The value of an Authorization field as text, and the token in it as `bearer.extract` takes it.
+
+        It is looked up by its end, because making a hash of all of it takes longer than all other steps, and then by
+        all of it. The text is the same each time: its hash, too, is worked out but once.
+
+        Returns:
+            `_NO_TOKEN` for what is not of the usual form.
+        """
+        tail = value[-_TAIL:]
+        known = self._young_tokens.get(tail) or self._tokens.get(tail)
+        if known is not None and known[2] == value:
+            return known
+        if not _is_token(value):
+            return _NO_TOKEN
+        text = value.decode("ascii")
+        credentials = text, text[7:], value
+        return self._tokens.remember(tail, credentials) if len(value) <= _LONGEST_VALUE else credentials
+
+    def _learn(self, line: bytes, rest: bytes, block: _Block) -> Known | None:
         """Know of another head from now on."""
         asked = self._lines.get(line) or self._line(line)
         if asked is None:
             return None
-        known = Known(self._held, block.manners)
-        read = asked, block, known
+        known = Known(self._held, block.manners, (asked, block))
         if len(line) <= _LONGEST_LINE and len(rest) <= _LONGEST_BLOCK:
-            self._held.enter(line + block.tag, known, read)
-        return read
+            self._held.enter(line + block.tag, known)
+        return known
 
     def _line(self, line: bytes) -> _Asked | None:
         found = _LINE.fullmatch(line)
@@ -331,8 +336,8 @@ class QuickHeads:
         target = Target(sys.intern(target.path), target.query)  # many targets have one path
         return self._lines.remember(line, (found[1].decode("ascii"), target))
 
-    def _block(self, rest: bytes) -> _Block | None:
-        """Read field lines, in which the values of token and id are empty."""
+    def _block(self, rest: bytes, parts: _Parts) -> _Block | None:
+        """Read field lines, in which the values of token and id are empty: what is left between them."""
         pairs: list[Pair] = []
         token_at = id_at = -1
         for at, line in enumerate(rest[2:-4].split(b"\r\n")):
@@ -352,7 +357,7 @@ class QuickHeads:
                     return None  # two ids, or one that would have to be cleaned
                 id_at = at
             pairs.append((name, value))
-        block = _Block(pairs, token_at, id_at, next(self._numbers))
+        block = _Block(pairs, token_at, id_at, next(self._numbers), parts)
         if len(block.index) != len(pairs) or len(pairs) > _MOST_FIELDS or not rest.endswith(_END):
             return None
         try:
@@ -373,19 +378,15 @@ def _value(data: bytes, spellings: tuple[bytes, ...], start: int, stop: int) -> 
     return 0, 0
 
 
-def _without(data: bytes, start: int, *values: tuple[int, int]) -> bytes:
-    """What stands from here on, less these values; those from 0 to 0 are none."""
-    parts: list[bytes] = []
-    for begin, end in sorted(values):
-        if end:
-            parts.append(data[start:begin])
-            start = end
-    return b"".join((*parts, data[start:]))
-
-
-def _is_id(value: bytes) -> bool:
-    """Whether this is an id that is forwarded as it came."""
-    return 0 < len(value) <= _LONGEST_ID and not value.translate(None, _ID)
+def _without(data: bytes, start: int, one: tuple[int, int], other: tuple[int, int]) -> _Parts:
+    """What stands from here on before, between and behind two values; a value from 0 to 0 is none."""
+    if one > other:
+        one, other = other, one
+    if not one[1]:
+        if not other[1]:
+            return b"", b"", data[start:]
+        return data[start : other[0]], b"", data[other[1] :]
+    return data[start : one[0]], data[one[1] : other[0]], data[other[1] :]
 
 
 def _is_token(value: bytes) -> bool:

@@ -142,8 +142,8 @@ class Verifier:
             token: what followed `bearer`.
             now: epoch seconds.
         """
-        refused = self._refused.get(token)
-        if refused is None or now < refused[1] or self._keys() is not self._memo_keys:
+        refused, keys = self._refused.get(token), self._keys  # named first, as in `HitLane.take`
+        if refused is None or now < refused[1] or keys() is not self._memo_keys:
             return None
         rejected = refused[0]
         return None if rejected.detail else rejected.fault

@@ -42,13 +42,13 @@ class Held:
     """Everything that is known of heads in a process, within its bounds.
 
     Attributes:
-        heads: whatever its reader keeps of a head, by the head's own bytes.
+        heads: what is known of each head, by its own bytes.
     """
 
     __slots__ = ("_cost", "_refusals", "_stand", "_standing", "_waiting", "heads")
 
     def __init__(self) -> None:
-        self.heads: Final[dict[bytes, Any]] = {}
+        self.heads: Final[dict[bytes, Known]] = {}
         self._waiting: Final[deque[Known]] = deque()
         self._standing: Final[deque[Standing]] = deque()
         self._stand = self._cost = 0
@@ -63,15 +63,14 @@ class Held:
         """How many refusals stand."""
         return len(self._refusals)
 
-    def enter(self, key: bytes, known: Known, read: object) -> None:
-        """Keep what was read of a head.
+    def enter(self, key: bytes, known: Known) -> None:
+        """Keep what is known of a head.
 
         Args:
             key: its bytes.
-            known: what is known of it, from now on kept here.
-            read: found in `heads` by its bytes.
+            known: from now on kept here.
         """
-        self.heads[key] = read
+        self.heads[key] = known
         known.key_bytes = key
         self.wait(known)
 
@@ -164,6 +163,7 @@ class Known:
     Args:
         held: keeps it within bounds.
         manners: the ways in which heads that differ from this one in the request line alone are answered.
+        read: what its reader read.
 
     Attributes:
         policy: for which it was settled; None when nothing is.
@@ -173,6 +173,7 @@ class Known:
         share: who has the page in common, where the domain is the principal's and the rest of the key is the head's.
         anybody: whether hits stand for anybody, whatever token comes along.
         manners: as given.
+        read: as given.
         first: a hit that stands; nearly always there is but one.
         others: the others, by the id of their domain.
         refused: the refusals that stand, by the fault of the token; each knows its policy.
@@ -184,12 +185,13 @@ class Known:
 
     __slots__ = (
         *("_held", "anybody", "chosen", "first", "key", "key_bytes", "manners", "others", "policy", "principal"),
-        *("refused", "route", "share", "touched", "waits"),
+        *("read", "refused", "route", "share", "touched", "waits"),
     )
 
-    def __init__(self, held: Held, manners: dict[object, Manner] | None = None) -> None:
+    def __init__(self, held: Held, manners: dict[object, Manner] | None = None, read: Any = None) -> None:
         self._held: Final = held
         self.manners: Final = {} if manners is None else manners
+        self.read: Final = read
         self.policy: Policy | None = None
         self.route: Route | None = None
         self.principal: Principal | None = None

@@ -1,9 +1,9 @@
 """The decisions of the last requests, kept in a ring for the operator's questions; and the short way for what stands.
 
-A hit that stands is told of the next recorder only when there is more to it than one more of a series: it was slow, its
-page has come to another bucket of ages, an exemplar or a log line is due. All others are counted here, in one call: two
-sums, one count, one row of the ring; likewise a refusal that stands, where refusals have no lines. What that makes of
-the metrics is added up when somebody reads them (`Series.settle`), and is the same (tests/telemetry).
+A hit that stands is told of the next recorder only when there is more to it than one more of a series: it was slow, an
+exemplar or a log line is due. All others are counted here, in one call: two sums, one count, one row of the ring;
+likewise a refusal that stands, where refusals have no lines. What that makes of the metrics is added up when somebody
+reads them (`Series.settle`), and is the same (tests/telemetry).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.core.model import Principal, Target
     from gateway.pipeline.exchange import Exchange
     from gateway.telemetry.log import AccessLog
-    from gateway.telemetry.series import Filed
+    from gateway.telemetry.series import Series
 
     _Like: TypeAlias = "tuple[Decision | None, float, str, Target, Principal | None, float, tuple[str, ...]]"
 
@@ -55,21 +55,23 @@ class Decisions:
 
     def again(self, exchange: Exchange, seconds: float) -> None:
         """An exchange like one before; of its decision only what is its own is kept."""
-        filed: Filed | None = exchange.filed
+        series: Series | None = exchange.filed
         entry, at, limited = exchange.entry, exchange.received_at, exchange.limited
         self._ring.append(
             (exchange.like, at, exchange.request_id, exchange.head.target, exchange.principal, seconds, limited)
         )
-        if filed is not None and 0 <= seconds <= self._quick and not limited:
-            series, lines = filed.series, self._following
+        if series is not None and at < series.due and 0 <= seconds <= self._quick and not limited:
+            lines = self._following
             if entry is None:
-                if series.refuses and at < series.due and not lines.written:  # each refusal has a line
+                if series.refuses and not lines.written:  # each refusal has a line
                     series.aged[0] += 1
                     series.quick_seconds += seconds
                     return
-            elif filed.above < (age := at - entry.stored_at) <= filed.upto and at < series.due and lines.skips > 0:
+            elif lines.skips > 0 and (age := at - entry.stored_at) > 0:
+                if not series.above < age <= series.upto:
+                    series.turn_to(age)
                 lines.skips -= 1
-                series.aged[filed.bucket] += 1
+                series.aged[series.bucket] += 1
                 series.quick_seconds += seconds
                 series.quick_ages += age
                 series.saved += entry.fetch_seconds

@@ -17,7 +17,7 @@ from gateway.core.tracing import extract
 from gateway.pipeline.exchange import Verdict
 from gateway.telemetry.families import ExchangeFamilies, Merge, Read, Values
 from gateway.telemetry.looplag import LoopLag
-from gateway.telemetry.series import EXEMPLAR_AGE, Filed, Histogram, Series
+from gateway.telemetry.series import EXEMPLAR_AGE, Histogram, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,6 @@ AGES: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 
 LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _FASTEST, _LEAST_OVERHEAD = SECONDS[0], OVERHEAD[0]
 QUICK: Final = min(_FASTEST, _LEAST_OVERHEAD)  # a hit as quick as this is in the first bucket of either
-_EVER: Final = float("inf")
 NO_ROUTE: Final = "none"
 OTHER: Final = "other"
 
@@ -95,13 +94,11 @@ class Metrics:
         """
         if seconds < 0:
             seconds = 0.0  # the clock was set back
-        filed: Filed | None = exchange.filed
-        if filed is not None:
-            series = filed.series
-        else:
+        series: Series | None = exchange.filed
+        if series is None:
             series = self._series(exchange)
             if exchange.like is not None:
-                exchange.filed = filed = Filed(series)
+                exchange.filed = series
         series.count += 1
         histogram = series.seconds
         # `Histogram.observe`, without the call, and without looking for the first bucket: this is the hit path.
@@ -119,11 +116,11 @@ class Metrics:
         overhead.total += seconds
         if series.ages is not None:
             self._served(exchange, series, series.ages)
-            if filed is not None and series.avoided and not upstream:
-                self._expect(exchange, filed)
+            if exchange.filed is not None and series.avoided and not upstream:
+                series.due = histogram.due[0]
         elif exchange.saved_seconds:
             series.saved += exchange.saved_seconds
-        elif series.refuses and filed is not None and not upstream:
+        elif series.refuses and exchange.filed is not None and not upstream:
             series.due = histogram.due[0]
 
     def malformed(self) -> None:
@@ -167,15 +164,6 @@ class Metrics:
             ages.observe(found.variant.response.freshness.age(exchange.received_at))
             if series.avoided:
                 series.saved += found.variant.seconds
-
-    @staticmethod
-    def _expect(exchange: Exchange, filed: Filed) -> None:
-        """Say which hits like this one `Decisions.again` may count itself."""
-        if exchange.entry is not None:
-            bucket = bisect_left(AGES, exchange.received_at - exchange.entry.stored_at)
-            filed.bucket = bucket
-            filed.above, filed.upto = AGES[bucket - 1] if bucket else 0.0, AGES[bucket] if bucket < len(AGES) else _EVER
-            filed.series.due = filed.series.seconds.due[0]
 
     def _exemplar(self, exchange: Exchange, histogram: Histogram, bucket: int, seconds: float) -> None:
         """Keep the trace of a slow or fast request, if somebody records it."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a bucket keeps its exemplar: parsing a trace context costs more than counting.
 EXEMPLAR_AGE: Final = 1.0
+_EVER: Final = float("inf")
 
 
 class Histogram:
@@ -46,6 +47,12 @@ class Histogram:
         self.counts[index] += 1
         self.total += value
         return index
+
+    def bucket(self, value: float) -> tuple[int, float, float]:
+        """The number of a value's bucket, and the bounds that it is above of and not above of."""
+        bounds = self._bounds
+        index = bisect_left(bounds, value)
+        return index, bounds[index - 1] if index else -_EVER, bounds[index] if index < len(bounds) else _EVER
 
     def keep(self, index: int, trace_id: str, value: float, now: float) -> None:
         """Keep an exemplar for a bucket.
@@ -87,14 +94,18 @@ class Series:
         aged: of hits that are in nothing but `quick_seconds` and `quick_ages` yet, how many were in which bucket of
             ages; all were in the first one of durations. Of refusals, which have no ages, the first alone.
         refuses: whether these are refusals.
+        bucket: of ages, in which the last one was that is in `aged`,
+        above: and the ages that belong there: above this,
+        upto: and not above this, seconds.
         due: until when, in epoch seconds, a hit need not ask whether it is an exemplar.
         avoided: whether the controller was not asked although the route is one that it answers.
         auth: the decision about access and its reason, None when it did not come to one.
     """
 
     __slots__ = (
-        *("aged", "ages", "auth", "avoided", "cache", "code", "count", "denied", "due", "method", "overhead"),
-        *("quick_ages", "quick_seconds", "refuses", "route", "saved", "seconds", "stale", "upstream"),
+        *("above", "aged", "ages", "auth", "avoided", "bucket", "cache", "code", "count", "denied", "due", "method"),
+        *("overhead", "quick_ages", "quick_seconds", "refuses", "route", "saved", "seconds", "stale", "upstream"),
+        "upto",
     )
 
     def __init__(
@@ -112,6 +123,8 @@ class Series:
         self.saved = 0.0
         self.quick_seconds = self.quick_ages = 0.0
         self.due = 0.0
+        self.bucket = 0
+        self.above = self.upto = 0.0
         self.route: Final = "none" if exchange.route is None else exchange.route.template
         self.method: Final = method
         self.code: Final = code
@@ -130,6 +143,12 @@ class Series:
         )
         self.auth: Final = _auth(exchange)
 
+    def turn_to(self, age: float) -> None:
+        """Go by the bucket of this age, in seconds and above 0."""
+        ages = self.ages
+        if ages is not None:
+            self.bucket, self.above, self.upto = ages.bucket(age)
+
     def settle(self) -> None:
         """Count everywhere what is counted in part."""
         number = sum(self.aged)
@@ -146,26 +165,6 @@ class Series:
         if self.ages is not None:
             self.ages.total += self.quick_ages
         self.quick_seconds = self.quick_ages = 0.0
-
-
-class Filed:
-    """What an exchange that is used again is counted under.
-
-    Args:
-        series: where those that are like it are counted.
-
-    Attributes:
-        above: a page older than this,
-        upto: but not than this, seconds,
-        bucket: is in this bucket of `Series.aged`.
-    """
-
-    __slots__ = ("above", "bucket", "series", "upto")
-
-    def __init__(self, series: Series) -> None:
-        self.series: Final = series
-        self.bucket = 0
-        self.above = self.upto = 0.0
 
 
 # A page that stands in for a failure was asked for in vain; these were not asked for.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from itertools import product
+from typing import Any
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
@@ -323,7 +325,7 @@ def test_the_head_of_before_is_known_by_all_of_its_bytes() -> None:
         assert found is None or found == b"one", "what is no plain id is for the ordinary lane, or read anew"
 
 
-# -- heads between which a refused one comes
+# -- heads that differ from those before on their connection
 
 _FIELDS = {
     "token, id": "Authorization: bearer {token}\r\nX-A: {other}\r\nX-Request-Id: {id}\r\nX-B: b\r\n",
@@ -335,8 +337,18 @@ _FIELDS = {
 }
 
 
-def _walk(seed: int, heads: QuickHeads) -> int:
-    """Read heads by random, some of them refused; how many were known by what `refused` was told."""
+class _Counting(QuickHeads):
+    """Counts the heads that were not known by the fields of the head before."""
+
+    found = 0
+
+    def _find(self, data: bytes) -> Any:
+        self.found += 1
+        return super()._find(data)
+
+
+def _walk(seed: int, heads: _Counting) -> int:
+    """Read heads by random; how many were known by the fields of the head before, with another line or token."""
     chance, known = random.Random(seed), 0
     callers = [Caller("127.0.0.1", "http") for _ in range(2)]
     usual = chance.choice([*_FIELDS][:4])
@@ -349,7 +361,7 @@ def _walk(seed: int, heads: QuickHeads) -> int:
         sent = f"GET {path} HTTP/1.1\r\nHost: a\r\n{fields.format(token=token, id=identity, other=other)}\r\n"
         data, caller = sent.encode("latin-1"), chance.choice(callers)
         alone, fresh = _heads(), Caller("127.0.0.1", "http")
-        habit = caller.heads is heads
+        sought = heads.found
         found, plain = heads.read(data, caller), alone.read(data, fresh)
         assert found == plain
         if found is None:
@@ -358,15 +370,53 @@ def _walk(seed: int, heads: QuickHeads) -> int:
         assert (read.method, read.target, read.fields.pairs) == (told.method, told.target, told.fields.pairs)
         assert caller.last[1] == fresh.last[1] == extract(read.fields.get_all("authorization"))
         assert all(read.fields.get_all(name) == told.fields.get_all(name) for name, _ in told.fields.pairs)
-        refused = token.startswith("bad")
-        known += refused and habit and caller.heads is heads and caller.last is not caller.usual
-        if refused and caller.heads is None:
-            heads.refused(data, found, caller)
+        known += heads.found == sought and caller.last is not caller.usual
     return known
 
 
-def test_refused_heads_between_usual_ones_are_read_as_they_would_be_alone() -> None:
-    assert sum(_walk(seed, _heads()) for seed in range(12)) > 50
+def test_heads_among_others_are_read_as_they_would_be_alone() -> None:
+    assert sum(_walk(seed, _Counting(Limits(8190, 65536), strict_api=True, prefix="")) for seed in range(12)) > 300
+
+
+@pytest.mark.parametrize("fields", [name for name in _FIELDS if name not in {"no token", "a field like an id"}])
+def test_other_lines_tokens_and_ids_are_known_by_the_fields_of_the_head_before(fields: str) -> None:
+    heads, caller = _Counting(Limits(8190, 65536), strict_api=True, prefix=""), Caller("127.0.0.1", "http")
+    for twice in (False, True):
+        for path, token, identity in product(("/v3/x", "/v3/y"), ("a.b.c", "d.e"), ("one", "number-two")):
+            sought = heads.found
+            own = _FIELDS[fields].format(token=token, id=identity, other="other")
+            assert heads.read(f"GET {path} HTTP/1.1\r\nHost: a\r\n{own}\r\n".encode(), caller) is not None
+            assert (caller.last[0].read[0][1].path, caller.last[1]) == (path, token)
+            assert not twice or heads.found == sought
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-A: a\r\nX-Request-Id: a\r\n\r\nGET /v3/x",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: a\r\nX-Request-Id: a\r\n\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: a\nX-A: a\r\n\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\nX-A: a\r\nX-Request-Id: a\r\n\r\n",
+        b"GET /v3/x HTTP/1.1\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: a\r\n\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: \r\n\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer \r\nX-Request-Id: a\r\n\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: a\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\n",
+        b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer ",
+        b"GET /v3/x HTTP/1.1",
+        b"\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: a\r\n\r\n",
+        b"\r",
+        b"x",
+    ],
+)
+def test_what_is_nearly_the_head_before_is_read_as_it_would_be_alone(odd: bytes) -> None:
+    heads, caller = _heads(), Caller("127.0.0.1", "http")
+    before = b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer %b\r\nX-Request-Id: %b\r\n\r\n"
+    for token, identity in ((b"a", b"a"), (b"a", b"b"), (b"b", b"b")):
+        heads.read(before % (token, identity), caller)
+        alone = Caller("127.0.0.1", "http")
+        assert heads.read(odd, caller) == _heads().read(odd, alone)
+        assert alone.reader is None or caller.last[1] in {alone.last[1], token.decode()}
 
 
 def test_a_usual_head_is_usual_still_behind_one_that_was_refused() -> None:
@@ -381,26 +431,14 @@ def test_a_usual_head_is_usual_still_behind_one_that_was_refused() -> None:
         assert read("good", f"a{number}") == "good"
     usual = caller.usual
     assert caller.last is usual
-    assert read("bad", "b1") == "bad"
-    assert caller.heads is None, "another head: whoever goes on with it is not compared with the old one"
-    heads.refused(head.format("bad", "b1").encode(), b"b1", caller)
-    assert read("good", "a4") == "good"
-    assert caller.last is usual
+    for number in range(3):
+        assert read("bad", f"b{number}") == "bad"
+        assert caller.usual is usual or number > 0
+        assert read("good", f"c{number}") == "good"
+    usual = caller.usual
     assert read("bad", "b-22") == "bad"
-    assert (caller.heads, caller.usual) == (heads, usual)
     assert read("good", "a5") == "good"
-
-
-def test_refused_heads_without_end_take_a_bounded_place() -> None:
-    heads, caller = _heads(), Caller("127.0.0.1", "http")
-    head = "GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer {}\r\nX-Request-Id: {}\r\n\r\n"
-    for number in range(3000):
-        for token in ("good", "good", "good", f"bad{number}"):
-            data = head.format(token, number).encode()
-            assert heads.read(data, caller) == str(number).encode()
-            if token != "good":
-                heads.refused(data, str(number).encode(), caller)
-    assert 0 < len(heads._refused) <= 512
+    assert caller.last is caller.usual is usual
 
 
 def test_other_settings_know_nothing_of_the_usual_head_of_before() -> None:
@@ -408,8 +446,8 @@ def test_other_settings_know_nothing_of_the_usual_head_of_before() -> None:
     head = b"GET /v3/x HTTP/1.1\r\nHost: a\r\nAuthorization: bearer a\r\nX-Request-Id: one\r\n\r\n"
     for _ in range(2):
         heads.read(head, caller)
-    bad = head.replace(b"bearer a", b"bearer b")
-    assert others.read(bad, caller) == b"one"
-    others.refused(bad, b"one", caller)
-    assert caller.heads is None
-    assert others._refused == {}
+    assert caller.usual is caller.last
+    usual, others._longest = caller.usual, len(head)
+    assert others.read(head + b"X", caller) is None, "longer than these allow"
+    assert others.read(head, caller) == b"one"
+    assert caller.last[0] is not usual[0]

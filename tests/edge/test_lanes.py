@@ -401,11 +401,9 @@ async def test_bad_tokens_between_good_ones_are_refused_alike(refusing: Both, pl
         answered = await both.ask(get("/v3/processes", *fields), same_connection=number > 0)
         seen.append(answered[9:12])
         both.clock.now += chance.choice([0.0, 0.01, 0.1])
-    heads = both.quick.gateway._server._lane._heads
     counted = both.quick.gateway.settings.rate_limits.failed_authentications is not None
     assert set(seen) == {b"200", b"401"} | ({b"429"} if counted else set())
     assert len(both.taken) > 100
-    assert 2 <= len(heads._refused) <= len(bad)
 
 
 async def test_a_page_that_a_write_dropped_is_not_served(both: Both) -> None:

@@ -192,6 +192,21 @@ def test_who_comes_after_is_told_of_the_first(quick: bool, times: int, monkeypat
     assert side.newest() == []
 
 
+def test_pages_of_other_ages_between_them_are_counted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Side(quick=True)
+    count = told(side, monkeypatch)
+    side.decisions = Decisions(side.log, 10, quick=True)
+    for number in range(100):
+        side.hit(number % 2, BEGAN + number * EXACT, EXACT)
+    assert count() == 2
+    ages = "gateway_cache_served_age_seconds_bucket"
+    assert [side.everything()[ages, ("cache", "hit"), ("le", bound)][0] for bound in ("0.5", "2.5", "5.0")] == [
+        50,
+        50,
+        100,
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "at", "known"),
     [

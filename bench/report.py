@@ -88,10 +88,16 @@ def _own_bars(found: dict[str, Scenario]) -> list[str]:
     if herd is not None and herd.values.get("gateway"):
         most = max(herd.values["gateway"])
         lines.append(f"{'ok  ' if most <= 1 else 'MISS'} g: {most:g} upstream requests for a herd (wanted 1)")
-    bad, good = found.get("h"), found.get("a")
-    if bad is not None and good is not None and bad.median("gateway") and good.median("gateway"):
-        share = bad.median("gateway") / good.median("gateway")
+    bad = found.get("h")
+    if bad is not None and bad.median("gateway") and bad.median("gateway, no bad ones"):
+        share = bad.median("gateway") / bad.median("gateway, no bad ones")
         lines.append(f"{'ok  ' if share >= 0.8 else 'MISS'} h: hits keep {share:.2f} of their rate (wanted >= 0.8)")
+    turns = found.get("n")
+    if turns is not None and turns.median("100 pages") and turns.median("many pages"):
+        share = turns.median("many pages") / turns.median("100 pages")
+        lines.append(
+            f"{'ok  ' if share >= 0.85 else 'MISS'} n: {share:.2f} of the rate over many pages (wanted >= 0.85)"
+        )
     cpu = found["m"].computed if "m" in found else {}
     if cpu.get("gateway") and cpu.get("gateway, unrecorded"):
         cost = 1 - statistics.median(cpu["gateway, unrecorded"]) / statistics.median(cpu["gateway"])

@@ -42,6 +42,7 @@ _EXTRA: Final = {
     ],
     # Both new, since one that has served everything before has more in its memory.
     "m": lambda: [servers.gateway("gateway, new", 18092, "single.yaml"), servers.unrecorded()],
+    "n": lambda: [servers.gateway("gateway, many pages", servers.MANY_GATEWAY, "many.yaml")],
     "l": lambda: [servers.gateway("gateway, TLS", servers.TLS_GATEWAY, "tls.yaml")],
 }
 
@@ -91,7 +92,11 @@ def main() -> None:
     if missing:
         sys.exit(f"missing: {', '.join(missing)} (Debian packages wrk, util-linux)")
     circumstances = report.conditions(rounds, seconds)
-    chosen = [one for one in all_scenarios() if options.only is None or one.letter[0] in options.only]
+    chosen = [
+        one
+        for one in all_scenarios(10_000 if options.quick else 100_000)
+        if options.only is None or one.letter[0] in options.only
+    ]
     measured: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
         folder = Path(name)

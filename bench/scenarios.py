@@ -13,6 +13,7 @@ from servers import (
     ENVOY_PORT,
     GATEWAY_PORT,
     HAPROXY_PORT,
+    MANY_GATEWAY,
     NGINX_PASS,
     NGINX_PORT,
     NOTHING_PORT,
@@ -27,6 +28,7 @@ from servers import (
 BIG: Final = "/v3/processes?page=1&per_page=5000"
 PASS: Final = "/v3/stacks"
 _FLOOR: Final = "nothing"  # the server that does nothing
+_GOOD: Final = "gateway, no bad ones"
 _MOST_OFFERED: Final = 6000.0  # requests a second that the open-loop client can send without falling behind
 
 
@@ -77,6 +79,9 @@ class Bench:
         servers: those that run, by name.
         seconds: length of one run.
         scenarios: all of them, by letter.
+        herds: how many there were.
+        asked: requests so far, of a peer that must have been asked for all of its pages.
+        cold: big pages that were asked for.
     """
 
     folder: Path
@@ -84,6 +89,7 @@ class Bench:
     seconds: float
     scenarios: dict[str, Scenario] = field(default_factory=dict)
     herds: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
     cold: int = 0
 
     def server(self, name: str) -> Server:
@@ -176,6 +182,32 @@ def _herd(bench: Bench, scenario: Scenario, peer: str) -> None:
     scenario.note(peer, log.count(f"h{bench.herds}"))
 
 
+def _beside_bad(bench: Bench, scenario: Scenario, peer: str) -> None:
+    """Hits while every fifth token is bad, and in the same rounds hits alone."""
+    if peer == _GOOD:
+        run = _closed({_GOOD: ("gateway", GATEWAY_PORT, TARGET, "ids.lua")})
+    else:
+        run = _closed(_same(peer, script="bad.lua"), bad=0.2)
+    run(bench, scenario, peer)
+
+
+def _in_turn(most: int) -> Callable[[Bench, Scenario, str], None]:
+    """Hits over 100 pages and over `most`, each of which was asked for three times before."""
+
+    def run(bench: Bench, scenario: Scenario, peer: str) -> None:
+        server = bench.server("gateway, many pages")
+        count = 100 if peer == "100 pages" else most
+        aim = Aim(server, MANY_GATEWAY, script=f"turns{count}.lua")
+        asked = bench.asked.get(peer, 0)
+        while asked < 3 * count:
+            asked += wrk(bench.folder, aim, max(2.0, (count - asked) / 2500)).answers
+        bench.asked[peer] = asked
+        load = wrk(bench.folder, aim, bench.seconds)
+        scenario.note(peer, load.rate, load.computed)
+
+    return run
+
+
 def _half_load(percentile: str) -> Callable[[Bench, Scenario, str], None]:
     def run(bench: Bench, scenario: Scenario, peer: str) -> None:
         full = 2 * _MOST_OFFERED if peer == _FLOOR else bench.scenarios["a"].median(peer)
@@ -191,8 +223,8 @@ def _half_load(percentile: str) -> Callable[[Bench, Scenario, str], None]:
     return run if percentile == "p50" else lambda *_: None
 
 
-def all_scenarios() -> list[Scenario]:
-    """Everything, in the order of the issue."""
+def all_scenarios(many: int) -> list[Scenario]:
+    """Everything, in the order of the issue; `many` is how many pages there are in the one over many."""
     everybody = ("nginx", "HAProxy", "Envoy", "FastAPI", "aiohttp", "gateway")
     passing = {
         "nginx (no check)": ("nginx", NGINX_PASS, PASS, "ids.lua"),
@@ -246,8 +278,8 @@ def all_scenarios() -> list[Scenario]:
         Scenario(
             "h",
             "hits while 20 % of the tokens are bad",
-            run=_closed(_same("HAProxy", "Envoy", "gateway", script="bad.lua"), bad=0.2),
-            peers=("HAProxy", "Envoy", "gateway"),
+            run=_beside_bad,
+            peers=("HAProxy", "Envoy", _GOOD, "gateway"),
         ),
         *(
             Scenario(
@@ -259,5 +291,6 @@ def all_scenarios() -> list[Scenario]:
         Scenario("j", "as b, pages and counters shared through Valkey", run=_closed(valkey), peers=tuple(valkey)),
         Scenario("k", "as a, 2 workers, server and load on both cores", run=_closed(workers), peers=tuple(workers)),
         Scenario("l", "as a, TLS", run=_closed(tls, scheme="https"), peers=("gateway",)),
+        Scenario("n", f"hits over 100 and {many:,} pages in turn", run=_in_turn(many), peers=("100 pages", "many pages")),
         Scenario("m", "as a, with metrics, decisions and log or without", run=_closed(recording), peers=tuple(recording)),
     ]  # fmt: skip

@@ -158,7 +158,9 @@ def _hits(lane: Any, tokens: list[str], pages: list[int]) -> float:
     """Microseconds of a hit, over pages in this order and tokens in turn: the best of many short stretches.
 
     Every page was asked for before. The process is warm for the stretch before, not for the one that is measured.
+    Answers are given away as often as an event loop with as many connections would.
     """
+    send = lane._post.__self__.send
     callers = [Caller("127.0.0.1", "http") for _ in range(32)]
     best = float("inf")
     for last in (False, False, True):
@@ -169,6 +171,8 @@ def _hits(lane: Any, tokens: list[str], pages: list[int]) -> float:
             for number, request in zip(numbers, requests, strict=True):
                 if lane.take(request, callers[number % 32], _nowhere) is not True:
                     raise RuntimeError("the lane did not take a hit")
+                if number % 32 == 31:
+                    send()
             if last or len(pages) <= 20_000:
                 best = min(best, (time.process_time() - begun) / len(requests))
     return best * 1e6

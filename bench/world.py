@@ -23,6 +23,7 @@ TOKENS: Final = 1000
 BAD_TOKENS: Final = 100
 PAGES: Final = 50
 BIG_ROWS: Final = 5000
+MANY: Final = (100, 10_000, 100_000)  # pages that are asked for in turn
 
 # Gateways that differ from gateway.yaml: file, port, settings.
 VARIANTS: Final[tuple[tuple[str, int, dict[str, Any]], ...]] = (
@@ -40,10 +41,12 @@ VARIANTS: Final[tuple[tuple[str, int, dict[str, Any]], ...]] = (
     ("single.yaml", 18092, {}),
     ("idle.yaml", 18094, {}),
     ("unrecorded.yaml", 18096, {}),
+    ("many.yaml", 18098, {}),
     ("tls.yaml", 18090, {"listen": {"tls": {"certificate_file": "cert.pem", "key_file": "key.pem"}}}),
 )
 
-# How every script asks: another request id each time.
+# How every script asks: another request id each time. The fields stand in one order, as a client's do; wrk's own way of
+# writing them down has another one in each run.
 _LUA: Final = """
 local n = 0
 local function words(name)
@@ -53,19 +56,18 @@ local function words(name)
 end
 local function ask(token, more, path)
   n = n + 1
-  local fields = {['Authorization'] = 'bearer ' .. token, ['Accept'] = 'application/json',
-    ['X-Vcap-Request-Id'] = string.format('%08x-0000-4000-8000-%012x', n, n),
-    ['User-Agent'] = 'cf/8.7.1 (go1.21; amd64 linux)', ['X-Forwarded-For'] = '10.0.0.1', ['X-Forwarded-Proto'] = 'https'}
-  for name, value in pairs(more or {}) do fields[name] = value end
-  return wrk.format('GET', path, fields)
+  return table.concat({'GET ', path or wrk.path, ' HTTP/1.1\\r\\nHost: ', wrk.host, ':', wrk.port,
+    '\\r\\nUser-Agent: cf/8.7.1 (go1.21; amd64 linux)\\r\\nAccept: application/json\\r\\nAuthorization: bearer ', token,
+    '\\r\\nX-Forwarded-For: 10.0.0.1\\r\\nX-Forwarded-Proto: https\\r\\nX-Vcap-Request-Id: ',
+    string.format('%08x-0000-4000-8000-%012x', n, n), more or '', '\\r\\n\\r\\n'})
 end
 local token = words('./tokens.txt')[1]
 """
 _SCRIPTS: Final = {
     "ids.lua": "function request() return ask(token) end",
     "conditional.lua": "local etag = io.open('./etag'):read('*a')\n"
-    "function request() return ask(token, {['If-None-Match'] = etag}) end",
-    "gzip.lua": "function request() return ask(token, {['Accept-Encoding'] = 'gzip'}) end",
+    "function request() return ask(token, '\\r\\nIf-None-Match: ' .. etag) end",
+    "gzip.lua": "function request() return ask(token, '\\r\\nAccept-Encoding: gzip') end",
     # Tokens and pages in the order of zipf.txt, made with a fixed seed: the same for every peer.
     "zipf.lua": """local tokens, order, at = words('./tokens.txt'), words('./zipf.txt'), 0
 function request()
@@ -79,6 +81,15 @@ function request()
   at = at + 1
   return ask(at % 5 == 0 and bad[(at / 5) % #bad + 1] or token)
 end""",
+    # So many pages in turn, neighbours of which are not neighbours in time.
+    **{
+        f"turns{count}.lua": f"""local at = 0
+function request()
+  at = (at + 7919) % {count}
+  return ask(token, nil, '/v3/processes?page=' .. at + 1 .. '&per_page=2')
+end"""
+        for count in MANY
+    },
 }
 
 

@@ -144,8 +144,9 @@ def quick(data: bytes) -> None:
     The byte 30 separates segments that come one after another on one connection.
     """
     fresh, caller = QuickHeads(_LIMITS, strict_api=True, prefix=""), Caller("192.0.2.1", "http")
+    long_known = Caller("192.0.2.1", "http")  # one reader each, for who reads with another one forgets
     for segment in data.replace(b"$T", TOKEN.encode()).split(b"\x1e"):
-        readings = ((fresh, caller), (fresh, caller), (fresh, Caller("192.0.2.1", "http")), (_QUICK, caller))
+        readings = ((fresh, caller), (fresh, caller), (fresh, Caller("192.0.2.1", "http")), (_QUICK, long_known))
         for reader, whose in readings:
             found = reader.read(segment, whose)
             if found is not None:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from gateway.settings.changes import Reloaded
     from gateway.telemetry.structured import structlog
 
 
-class Reloads(Protocol):
-    """What became of reloads."""
+class Reloads:
+    """What became of reloads.
 
-    successful: bool
-    succeeded_at: float
-    waiting: tuple[str, ...]
+    Args:
+        log: is told of each.
+        clock: epoch seconds.
 
-    @property
-    def results(self) -> Mapping[str, int]:
-        """How many ended in each way."""
+    Attributes:
+        successful: whether the last one went well, or there was none.
+        succeeded_at: when settings were last put in force, epoch seconds.
+        waiting: the keys that wait for a restart.
+        results: how many ended in each way.
+    """
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]) -> None:
+        self._log: Final = log
+        self._clock: Final = clock
+        self.successful = True
+        self.succeeded_at = clock()
+        self.waiting: tuple[str, ...] = ()
+        self.results: Final = {"applied": 0, "refused": 0}
+
+    def note(self, outcome: Reloaded) -> None:
+        """Count and log one; what of it is not in force, apart and louder."""
+        self.successful = outcome.reloaded
+        self.results["applied" if outcome.reloaded else "refused"] += 1
+        if not outcome.reloaded:
+            self._log.error("reload refused", faults=outcome.faults)
+            return
+        self.succeeded_at, self.waiting = self._clock(), outcome.needs_restart
+        self._log.info("reloaded", changed=outcome.changed, needs_restart=outcome.needs_restart)
+        if outcome.needs_restart:
+            self._log.warning("restart required", keys=outcome.needs_restart)
 
 
 class Workers(Protocol):
@@ -39,22 +62,12 @@ class Workers(Protocol):
         """How many have ended unasked."""
 
 
-def tell(log: structlog.typing.FilteringBoundLogger, outcome: Reloaded) -> None:
-    """Log what became of a reload; what of it is not in force, apart and louder."""
-    if not outcome.reloaded:
-        log.error("reload refused", faults=outcome.faults)
-        return
-    log.info("reloaded", changed=outcome.changed, needs_restart=outcome.needs_restart)
-    if outcome.needs_restart:
-        log.warning("restart required", keys=outcome.needs_restart)
-
-
 def observe_lifecycle(observe: Callable[..., None], *, reloads: Reloads, workers: Workers) -> tuple[str, ...]:
     """Expose what became of reloads and of workers: by a gateway that is one process, or by the supervisor of several.
 
     Args:
         observe: takes name, help, a function that reads the value, a label name for several values, and `merge`.
-        reloads: their state.
+        reloads: what became of them.
         workers: their number.
 
     Returns:

@@ -35,7 +35,7 @@ def observe_parts(gateway: Gateway) -> None:
     observe_gate(gateway.gate, gateway.metrics)
     _limits(gateway)
     _edge(gateway)
-    observe_lifecycle(observe, reloads=gateway.reloader, workers=_Alone())
+    observe_lifecycle(observe, reloads=gateway.reloader.reloads, workers=_Alone())
     _sharing(gateway)
     _doors(gateway)
     observe(

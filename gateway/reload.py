@@ -16,7 +16,7 @@ from gateway.core.invalidation import EVERYTHING
 from gateway.derived import rules_of
 from gateway.edge.tls import TlsError
 from gateway.identity.keys import KeyLoadError
-from gateway.lifecycle import tell
+from gateway.lifecycle import Reloads
 from gateway.lint import refused
 from gateway.settings import ConfigError
 from gateway.settings.changes import Reloaded, changed, in_force, reloadable
@@ -48,18 +48,17 @@ class Reloader:
         gateway: a running gateway.
         source: reads the settings, None when there is no file; may raise ConfigError.
         clock: epoch seconds.
+
+    Attributes:
+        reloads: what became of them.
     """
 
     def __init__(self, gateway: Gateway, source: Callable[[], Settings] | None, clock: Callable[[], float]) -> None:
         self._gateway: Final = gateway
         self._source: Final = source
-        self._clock: Final = clock
         self._turn: Final = asyncio.Lock()
         self._tasks: Final[set[asyncio.Task[object]]] = set()
-        self.successful = True
-        self.succeeded_at = clock()
-        self.waiting: tuple[str, ...] = ()
-        self.results: Final = {"applied": 0, "refused": 0}
+        self.reloads: Final = Reloads(gateway.log, clock)
 
     def begin(self) -> None:
         """Reload behind; what became of it is in the log and in metrics."""
@@ -69,11 +68,7 @@ class Reloader:
         """Read the file again and put in force what can be."""
         async with self._turn:
             outcome = await self._reload()
-        self.successful = outcome.reloaded
-        self.results["applied" if outcome.reloaded else "refused"] += 1
-        if outcome.reloaded:
-            self.succeeded_at, self.waiting = self._clock(), outcome.needs_restart
-        tell(self._gateway.log, outcome)
+        self.reloads.note(outcome)
         return outcome
 
     async def answer(self) -> tuple[int, object]:

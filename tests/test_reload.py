@@ -324,9 +324,9 @@ async def test_what_waits_for_a_restart_is_said_loudly_everywhere(stub: Stub, st
     assert status["summary"]["waiting"] == sorted(expected)
     # What a reload refuses changes nothing; what is set back waits no more.
     assert (await running.reload("nonsense")).status == 422
-    assert running.gateway.reloader.waiting
+    assert running.gateway.reloader.reloads.waiting
     assert (await running.reload(text(stub.url))).status == 200
-    assert running.gateway.reloader.waiting == ()
+    assert running.gateway.reloader.reloads.waiting == ()
 
 
 @pytest.mark.usefixtures("_configured")

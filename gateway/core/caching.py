@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.dates import format_date, http_date
-from gateway.core.fields import VARY_ANY, Directives, cache_control, split_list, vary_names
+from gateway.core.fields import HOP_BY_HOP, VARY_ANY, Directives, cache_control, split_list, vary_names
 from gateway.core.freshness import HEURISTIC_STATUSES, Source
 from gateway.core.variants import Selecting, selecting
 
@@ -24,21 +24,6 @@ UNDERSTOOD: Final = HEURISTIC_STATUSES | {
     201, 202, 205, 302, 303, 307, 400, 401, 402, 403, 406, 407, 408, 409, 411, 412, 413, 415, 416, 417,
     421, 422, 425, 426, 428, 429, 431, 451, 500, 502, 503, 504, 505, 511,
 }  # fmt: skip
-# Never stored (RFC 9111 §3.1), nor Trailer: a stored response has none.
-_UNSTORED: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 _EXPLICIT: Final = frozenset({Source.S_MAXAGE, Source.MAX_AGE, Source.EXPIRES, Source.POLICY})
 
 
@@ -187,7 +172,7 @@ def storable_fields(response: Fields, directives: Directives) -> Fields:
         directives: the response's (`fields.targeted`).
     """
     named = {name.lower() for name in split_list(response.get_all("connection"))}
-    return response.without(*_UNSTORED, *named, *directives.private_fields, *directives.no_cache_fields)
+    return response.without(*HOP_BY_HOP, *named, *directives.private_fields, *directives.no_cache_fields)
 
 
 @dataclass(frozen=True, slots=True)

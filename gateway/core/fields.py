@@ -23,6 +23,21 @@ DELTA_MAX: Final = 2**31
 # Targeted fields this cache obeys, the most specific first (RFC 9213 §2.2, §3.1).
 TARGETED: Final = ("gateway-cache-control", "cdn-cache-control")
 VARY_ANY: Final = ("*",)
+# What speaks of one connection or one hop: never forwarded (RFC 9110 §7.6.1, §11.7), nor stored (RFC 9111 §3.1).
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)

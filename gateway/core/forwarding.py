@@ -19,6 +19,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.fields import HOP_BY_HOP
 from gateway.core.model import Fields
 
 if TYPE_CHECKING:
@@ -26,22 +27,8 @@ if TYPE_CHECKING:
 
     from gateway.core.model import Pair, RequestHead, ResponseHead
 
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+# Of requests also what is asked of the next hop alone (RFC 9110 §10.1.1, RFC 7540 §3.2.1).
+_HOP_BY_HOP: Final = HOP_BY_HOP | {"expect", "http2-settings"}
 # End-to-end fields that `Connection` must not name (RFC 9110 §7.6.1) and that the gateway, the cache or the controller
 # decides by.
 _KEPT: Final = frozenset(

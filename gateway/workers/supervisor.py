@@ -23,7 +23,7 @@ from gateway.admin.server import application
 from gateway.core.invalidation import EVERYTHING
 from gateway.derived import prefix
 from gateway.doors import Doors, forget_sockets, open_sockets
-from gateway.lifecycle import observe_lifecycle, tell
+from gateway.lifecycle import Reloads, observe_lifecycle
 from gateway.lint import refused
 from gateway.live.recent import Recent
 from gateway.pipeline.operations import merged
@@ -74,12 +74,9 @@ class Supervisor:
         self._admin: web.AppRunner | None = None
         self._hurry: Final = asyncio.Event()
         self.draining = False
-        self.successful = True
-        self.succeeded_at = time.time()
-        self.waiting: tuple[str, ...] = ()
-        self.results: Final = {"applied": 0, "refused": 0}
+        self._reloads: Final = Reloads(self._log, time.time)
         self.registry: Final = CollectorRegistry()
-        own = observe_lifecycle(self._expose, reloads=self, workers=self)
+        own = observe_lifecycle(self._expose, reloads=self._reloads, workers=self)
         self._merged: Final = Merged(without=own)
         self.registry.register(self._merged)
         self._checks: Final[dict[str, Callable[[], str | None]]] = {}
@@ -152,11 +149,7 @@ class Supervisor:
         """Read the file again and have every worker put it in force, or none."""
         async with self._turn:
             outcome = await self._reload()
-        self.successful = outcome.reloaded
-        self.results["applied" if outcome.reloaded else "refused"] += 1
-        if outcome.reloaded:
-            self.succeeded_at, self.waiting = time.time(), outcome.needs_restart
-        tell(self._log, outcome)
+        self._reloads.note(outcome)
         return outcome
 
     # -- life

@@ -14,11 +14,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.helpers import TimerNoop
+
+from gateway.upstream.whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from gateway.core.model import RequestHead
-    from gateway.upstream.connections import Connector
+    from gateway.upstream.connections import Connector, Kept
 
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # of which the session says nothing about content
 _TARGET: Final = re.compile(r'/[!"$-~]*')
@@ -40,7 +42,8 @@ _TARGET: Final = re.compile(r'/[!"$-~]*')
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-_NO_TIMER: Final = TimerNoop()
+# How answers are parsed: the deadline of a head is kept here, and nothing is decoded.
+_READING: Final = {"timer": TimerNoop(), "read_until_eof": True, "auto_decompress": False}
 _SWITCHING: Final = 101
 Post: TypeAlias = "Callable[[Callable[[bytes], object], bytes], object]"
 _AT_ONCE: Final = 1e-6  # seconds; none would be for ever
@@ -119,7 +122,7 @@ class Wire:
         origin: scheme, host and port.
         server_name: the name that the certificate must have, None for the one in `origin`.
         timeouts: the session's, without a total.
-        reading: how answers are to be read, as `ResponseHandler.set_response_params` has it.
+        sizes: what answers may measure, as `ResponseHandler.set_response_params` has it.
         post: writes a request, given what writes it; before this round of the event loop is over.
     """
 
@@ -127,11 +130,16 @@ class Wire:
     origin: URL
     server_name: str | None
     timeouts: aiohttp.ClientTimeout
-    reading: Mapping[str, Any]
+    sizes: Mapping[str, int]
     post: Post
     _asking: dict[tuple[str, SSLContext | None], ClientRequest] = field(default_factory=dict)
+    _reading: dict[str, Any] = field(init=False)
 
-    async def send(self, method: str, written: bytes, *, ssl: SSLContext | None, until: float) -> Answer:
+    def __post_init__(self) -> None:
+        """Put together how answers are parsed."""
+        object.__setattr__(self, "_reading", {**_READING, **self.sizes})
+
+    async def send(self, method: str, written: bytes, *, ssl: SSLContext | None, until: float) -> Answer | Whole:
         """Send a request, return when the head of its answer has arrived.
 
         Args:
@@ -149,26 +157,22 @@ class Wire:
             raise RuntimeError("the pool is closed")
         connection = await self._connection(method, ssl, until)
         try:
-            message, content = await self._head(connection, method, written, until)
+            answer = await self._answer(connection, method, written, until)
         except BaseException:
             connection.close()
             raise
-        return Answer(message, content, connection)
+        if isinstance(answer, Whole):
+            connection.release()
+        return answer
 
-    async def _head(
-        self, connection: Connection, method: str, written: bytes, until: float
-    ) -> tuple[RawResponseMessage, StreamReader]:
-        protocol, transport = connection.protocol, connection.transport
+    async def _answer(self, connection: Connection, method: str, written: bytes, until: float) -> Answer | Whole:
+        protocol, transport = cast("Kept | None", connection.protocol), connection.transport
         if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection has just been closed")
-        protocol.set_response_params(
-            timer=_NO_TIMER,
-            skip_payload=method == "HEAD",
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=None,
-            **self.reading,
-        )
+        if method == "HEAD":
+            protocol.set_response_params(**self._reading, skip_payload=True)
+        else:
+            protocol.expect(self._reading)
         loop, patience = asyncio.get_running_loop(), self.timeouts.sock_read
         self.post(transport.write, written)
         if patience is not None:
@@ -176,7 +180,10 @@ class Wire:
         timer = loop.call_at(until, _expire, protocol)
         try:
             while True:
-                message, content = await protocol.read()
+                answer: Any = await protocol.read()
+                if isinstance(answer, Whole):
+                    return answer
+                message, content = answer
                 if not 100 <= message.code < 200 or message.code == _SWITCHING:
                     break
         finally:
@@ -184,7 +191,7 @@ class Wire:
         if not content.is_eof():
             protocol.read_timeout = patience
             protocol.start_timeout()
-        return message, content
+        return Answer(message, content, connection)
 
     async def _connection(self, method: str, ssl: SSLContext | None, until: float) -> Connection:
         """A connection, kept or new.

@@ -21,6 +21,7 @@ from gateway.core.model import Fields, RequestHead, ResponseHead
 from gateway.pipeline.ports import ContentError, UpstreamError
 from gateway.upstream.bare import Answer, Post, Wire, plain
 from gateway.upstream.connections import Connector, HeadTooLargeError, LostError
+from gateway.upstream.whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -258,7 +259,7 @@ class Client:
 
     async def send(
         self, head: RequestHead, body: AsyncIterator[bytes] | None, *, deadline: float | None = None
-    ) -> Response:
+    ) -> Response | Whole:
         """Send a request as it is, stream its body, return when the response head has arrived.
 
         Args:
@@ -310,9 +311,13 @@ class Client:
             upload.answered = True
         return response
 
-    def _measured(self, method: str, response: Answer | aiohttp.ClientResponse) -> Response:
+    def _measured(self, method: str, response: Answer | Whole | aiohttp.ClientResponse) -> Response | Whole:
         """The response, unless it says itself that it is too large."""
         limit, largest = self._sizes.body, self._sizes.head
+        if isinstance(response, Whole):
+            if limit is not None and (length := len(response)) > limit:
+                raise UpstreamError("body-too-large", f"the response body has {length} bytes, more than {limit}")
+            return response
         if sum([len(name) + len(value) + 4 for name, value in response.raw_headers]) > largest:
             response.close()
             raise UpstreamError("head-too-large", f"the response head has more than {largest} bytes")

@@ -3,7 +3,8 @@
 Three things aiohttp does not say. A kept connection that ends before a byte of the answer is `LostError`: the
 controller had closed it. A response head beyond its limit is `HeadTooLargeError`. And a fault in content ends what is
 being read: aiohttp's C parser forgets the content it was feeding when it meets one (a bad chunk), and its timeout, so
-whoever reads would wait for ever. Knows nothing of requests but their method.
+whoever reads would wait for ever. The first segment of an answer is read by `whole.py` where that may be; a parser is
+made for those alone where it may not. Knows nothing of requests but their method.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from gateway.core.retry import IDEMPOTENT
+from gateway.upstream.whole import read
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +40,7 @@ class HeadTooLargeError(aiohttp.ClientError):
     """The head of a response is larger than allowed."""
 
 
-class _Connection(ResponseHandler):
+class Kept(ResponseHandler):
     """A connection of the pool.
 
     Args:
@@ -51,14 +53,27 @@ class _Connection(ResponseHandler):
         self._max_head: Final = max_head
         self._heading = True  # the head of the current response is not complete
         self._received = 0  # bytes of it so far
+        self._reading: dict[str, Any] | None = None  # how to parse an answer of which nothing has come yet
         self.requests = 0
         self.opened_at: Final = loop.time()
 
     def set_response_params(self, **given: Any) -> None:
         """A request is about to be sent."""
         self.requests += 1
-        self._heading, self._received = True, 0
+        self._heading, self._received, self._reading = True, 0, None
         super().set_response_params(**given)
+
+    def expect(self, reading: dict[str, Any]) -> None:
+        """A request other than HEAD is about to be sent; `read` gives a `Whole` if its answer comes as one.
+
+        Args:
+            reading: how any other answer is to be parsed, as `set_response_params` has it.
+        """
+        if self.should_close:  # something has come already, which only aiohttp's parser can make sense of
+            self.set_response_params(**reading)
+            return
+        self.requests += 1
+        self._heading, self._received, self._reading = True, 0, reading
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """The parser has a response head."""
@@ -66,7 +81,16 @@ class _Connection(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; pass a fault on to the content it was found in."""
+        """Read or parse; pass a fault on to the content it was found in."""
+        reading = self._reading
+        if reading is not None:
+            self._reading = None
+            answer = read(data, self._max_head)
+            if answer is not None:
+                self._received = len(data)
+                self.feed_data(answer)
+                return
+            super().set_response_params(**reading)
         content = self._payload
         if self._heading:
             self._received += len(data)
@@ -130,7 +154,7 @@ class Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             kept = connection.protocol
-            if not isinstance(kept, _Connection) or not kept.requests:
+            if not isinstance(kept, Kept) or not kept.requests:
                 return connection
             trusted = kept.opened_at >= self._trusted_from and not kept.should_close
             if trusted and (req.method in IDEMPOTENT or not kept.readable()):
@@ -139,4 +163,4 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _connection(loop: asyncio.AbstractEventLoop, max_head: int) -> ResponseHandler:
-    return _Connection(loop, max_head)
+    return Kept(loop, max_head)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.core.breaker import BreakerPolicy
     from gateway.core.model import RequestHead, ResponseHead
     from gateway.upstream.client import Client, Response
+    from gateway.upstream.whole import Whole
 
 # Answers of whatever stands before the controller when that is not there; its own 502 and 504 speak of service brokers.
 _GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
@@ -192,7 +193,7 @@ class Answer:
 
     __slots__ = ("_endpoint", "_response", "_ticket", "absent", "chunks", "head", "in_hand")
 
-    def __init__(self, endpoint: Endpoint, response: Response, ticket: int, *, absent: bool) -> None:
+    def __init__(self, endpoint: Endpoint, response: Response | Whole, ticket: int, *, absent: bool) -> None:
         self.absent: Final = absent
         self._endpoint: Endpoint | None = endpoint
         self._response: Final = response

@@ -250,7 +250,7 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(pair: Pair) -> None:
         assert (await outcome(client, get()))[0] == 200
         (writer,) = stub.serving.values()
         writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
-        while not any(len(kept) for kept, _ in next(iter(client._connector._conns.values()))):
+        while not any(kept.should_close for kept, _ in next(iter(client._connector._conns.values()))):
             await asyncio.sleep(0)
         assert (await outcome(client, get()))[0] == 200
         assert stub.connections == 2

@@ -34,6 +34,7 @@ _FAULTS: Final = (
 )
 # The gateways that only one scenario needs: they run while it does, so that the others have the memory and the core.
 _EXTRA: Final = {
+    "a": lambda: [servers.nothing()],
     "i p50": lambda: [servers.nothing()],
     "j": lambda: [servers.valkey(), servers.gateway("gateway+Valkey", servers.VALKEY_GATEWAY, "valkey.yaml")],
     "k": lambda: [

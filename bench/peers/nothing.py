@@ -1,4 +1,4 @@
-"""A server that does nothing: the floor of open-loop latencies. It answers whatever comes, each time the same.
+"""A server that does nothing: the floor of rates and latencies. It answers whatever comes, each time the same.
 
 What it measures is the load generator, the event loop and the machine; nobody on uvloop can be quicker. Argument: port.
 """

@@ -23,10 +23,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from gateway.core.rate_policy import Mode
-from gateway.core.ratelimit import Decision, FixedWindow, Gcra, stagger
+from gateway.core.ratelimit import FixedWindow, Gcra, stagger
 
 if TYPE_CHECKING:
     from gateway.core.rate_policy import Key, RatePolicy
+    from gateway.core.ratelimit import Said
 
 _LOOKED_AT: Final = 2
 _RATIO: Final = 0.01
@@ -64,7 +65,7 @@ class Bucket:
 
 # What is decided of one charge, and the state of the process's own share afterwards, None when it was not asked. A
 # plain tuple, because one is made for every policy and request.
-Verdict: TypeAlias = "tuple[Decision, Any]"
+Verdict: TypeAlias = "tuple[Said, Any]"
 
 
 class Table:
@@ -81,7 +82,7 @@ class Table:
     """
 
     __slots__ = (
-        *("__weakref__", "_decide", "_idle", "_own", "_share", "buckets", "capacity", "evictions"),
+        *("__weakref__", "_idle", "_judge", "_own", "_quota", "_share", "buckets", "capacity", "evictions"),
         *("lease", "most", "policy", "processes", "shadow"),
     )
 
@@ -90,7 +91,8 @@ class Table:
         self.capacity: Final = capacity
         self.shadow: Final = policy.mode is Mode.SHADOW
         self.lease: Final = lease_of(policy.bucket.quota, lease)
-        self._decide: Final[Any] = policy.bucket.decide
+        self._judge: Final[Any] = policy.bucket.judge  # states are its own affair
+        self._quota: Final = policy.bucket.quota
         self._idle: Final[Any] = policy.bucket.idle
         self.buckets: OrderedDict[Key, Bucket] = OrderedDict()
         self.evictions = 0
@@ -112,7 +114,7 @@ class Table:
             self.processes = processes
             rule = self.policy.bucket
             self._own = share_of(rule, processes)
-            self._share = self._own.decide
+            self._share = self._own.judge
             units = 2 * rule.quota + processes * max(1.0, self.lease)
             self.most = units * rule.window / rule.limit if isinstance(rule, Gcra) else units
 
@@ -125,17 +127,18 @@ class Table:
             cost: units.
             subject: who is counted.
         """
+        judge = self._judge  # named first: what an instance holds is slow to call
         if bucket is None:
-            return self._decide(None, now, cost, subject), None
-        decision: Decision = self._decide(bucket.view, now, cost, subject)
-        if decision.retry_after or cost <= 0 or not bucket.held:
-            return decision, None
-        if bucket.held + min(cost, self.policy.bucket.quota) <= self.lease:
-            return decision, None
-        own: Decision = self._share(self._left(bucket), now, cost, subject)
-        if own.retry_after:
-            return Decision(0.0, decision.reset_after, own.retry_after, bucket.view), None
-        return decision, own.state
+            return judge(None, now, cost, subject), None
+        said: Said = judge(bucket.view, now, cost, subject)
+        held = bucket.held
+        # Its fields by their place, because this is the path of every hit.
+        if said[2] or not held or cost <= 0 or held + cost <= self.lease or held + self._quota <= self.lease:
+            return said, None
+        own: Said = self._share(self._left(bucket), now, cost, subject)
+        if own[2]:
+            return (0.0, said[1], own[2], bucket.view), None
+        return said, own[3]
 
     def _left(self, bucket: Bucket) -> Any:
         """The state of this process's share: never fuller than the whole was when the store was last heard of."""
@@ -156,11 +159,11 @@ class Table:
         if bucket is None:
             bucket = self.buckets[key] = Bucket(self, key)
             self._make_room(now)
-        decision, share = verdict
-        bucket.view = decision.state
+        said, share = verdict
+        bucket.view = said[3]
         if share is not None:
             bucket.share = share
-        units = min(self.policy.bucket.quota, cost)
+        units = self._quota if cost > self._quota else cost  # noqa: FURB136 - the built-in function costs as much as the rest
         bucket.pending += units
         bucket.held += units
         return bucket

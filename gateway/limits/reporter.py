@@ -1,6 +1,6 @@
 """Reports of units given away, to the store that all processes share, and what it answers.
 
-Reports leave every few milliseconds, at once when half of a lease is used up; many buckets of one shard in one, and one
+Reports leave ten times a second, at once when half of a lease is used up; many buckets of one shard in one, and one
 after the other, so that however many there are after an outage none waits long. While the store is away they wait. A
 shard that nothing is reported to is looked at, so that a process hears of a new epoch whether it has requests or not,
 and can tell what it knows.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.shared.link import Link
     from gateway.shared.seal import Sealer
 
-PERIOD: Final = 0.02
+PERIOD: Final = 0.1
 # Seconds without a report after which a shard is looked at.
 LOOK: Final = 0.25
 # Buckets in one report, and reports under way: few, so that none takes long and others' commands get through.
@@ -94,11 +94,14 @@ class Reporter:
             bucket: has units pending.
             beyond: whether the last ones came from this process's own share.
         """
-        self.beyond += beyond
-        self._due[id(bucket)] = bucket
-        if len(self._due) > MOST:
-            del self._due[next(iter(self._due))]
-        self._wake.set()
+        if beyond:
+            self.beyond += 1
+        due, number = self._due, id(bucket)
+        if number not in due:
+            due[number] = bucket
+            if len(due) > MOST:
+                del due[next(iter(due))]
+            self._wake.set()
         if bucket.pending * 2 >= bucket.table.lease:
             self._urgent.set()
 

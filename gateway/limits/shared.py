@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.ratelimit import Decision
 from gateway.limits.leases import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.core.rate_policy import RatePolicy
-    from gateway.core.ratelimit import Decision
+    from gateway.core.ratelimit import Said
     from gateway.limits.leases import Verdict
     from gateway.limits.reporter import Reporter
     from gateway.pipeline.ports import Charge
@@ -39,11 +40,19 @@ class SharedCounters:
         """What would be decided; nothing is taken."""
         number, key, cost = charge
         table = self._tables[number]
-        return table.judge(table.buckets.get(key), now, cost, key[-1])[0]
+        return Decision._make(table.judge(table.buckets.get(key), now, cost, key[-1])[0])
 
-    def take_one(self, charge: Charge, now: float) -> Decision:
+    def take_one(self, charge: Charge, now: float) -> Said:
         """Take what the only charge of a request asks for; never waits."""
-        return self.take((charge,), now)[0]
+        number, key, cost = charge
+        table = self._tables[number]
+        bucket = table.buckets.get(key)
+        verdict = said, share = table.judge(bucket, now, cost, key[-1])
+        if not said[2]:
+            bucket = table.charge(key, bucket, verdict, cost, now)
+            if bucket is not None:
+                self._reporter.due(bucket, beyond=share is not None)
+        return said
 
     def take(self, charges: Sequence[Charge], now: float) -> list[Decision]:
         """Take what all of the charges ask for, or nothing; never waits.
@@ -55,6 +64,8 @@ class SharedCounters:
         Returns:
             What each bucket said, in order. A shadow policy's refusal stands in nobody's way.
         """
+        if len(charges) == 1:
+            return [Decision._make(self.take_one(charges[0], now))]
         tables = self._tables
         verdicts: list[Verdict] = []
         granted = True
@@ -66,7 +77,7 @@ class SharedCounters:
                 granted = False
         if not granted:
             return [
-                verdict[0] if verdict[0][2] else self.peek((charge[0], charge[1], 0.0), now)
+                Decision._make(verdict[0]) if verdict[0][2] else self.peek((charge[0], charge[1], 0.0), now)
                 for charge, verdict in zip(charges, verdicts, strict=True)
             ]
         for (number, key, cost), verdict in zip(charges, verdicts, strict=True):
@@ -76,7 +87,7 @@ class SharedCounters:
             bucket = table.charge(key, table.buckets.get(key), verdict, cost, now)
             if bucket is not None:
                 self._reporter.due(bucket, beyond=verdict[1] is not None)
-        return [verdict[0] for verdict in verdicts]
+        return [Decision._make(verdict[0]) for verdict in verdicts]
 
     def succeed(self, other: object) -> None:
         """Go on with the buckets of counters that these replace, where a policy counts whom and what it did.

@@ -50,7 +50,7 @@ class World:
         table, now = self.tables[number], self.clock(number)
         bucket = table.buckets.get(ME)
         verdict = table.judge(bucket, now, cost, "me")
-        if verdict[0].retry_after:
+        if verdict[0][2]:
             return False
         table.charge(ME, bucket, verdict, cost, now)
         self.admitted.append((self.now, min(cost, self.rule.quota)))
@@ -311,7 +311,7 @@ def test_whatever_a_store_says_nobody_is_locked_out_for_longer_than_can_be_owed(
     assert bucket is not None
     report(bucket, NOW, 0.0)
     answered(bucket, said, said, Answer(NOW, NOW, 0.0, settled=True))
-    assert table.judge(bucket, NOW + 60 * (2 + 2 * 10 / 100), 1.0, "me")[0].allowed
+    assert table.judge(bucket, NOW + 60 * (2 + 2 * 10 / 100), 1.0, "me")[0][2] == 0
     assert not remembers(bucket, NOW + 60 * (2 + 2 * 10 / 100) + 1)
     told = report(bucket, NOW, 0.0)
     assert max(told[4] - NOW, told[5]) <= table.most + 1e-6

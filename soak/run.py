@@ -102,6 +102,8 @@ class Soak:
         app = next(app for app in site.controller.world.apps.values() if app.space.name == "dev")
         self.changes = Changes(site.controller.world, app, self.random)
         self.jobs: list[str] = []
+        self.untold: list[int] = []  # changes that were the end of such jobs
+        self.lost = False  # whether a job may have begun whose name nobody heard
         self.targets = [
             *("/v3/processes", "/v3/processes?per_page=2&page=2", "/v3/processes?types=web", "/v3/apps?per_page=100"),
             *("/v3/processes?order_by=-updated_at&per_page=3", "/v3/processes?label_selector=odd%3Dyes"),
@@ -206,14 +208,21 @@ class Soak:
         async with self.http.get(f"{self.site.direct}{target}", headers=self.token(who)) as response:
             return response.status, await response.read()
 
-    async def observe(self, began: float, *, through: bool) -> None:
-        """See what is true right now: ask the controller itself, for everybody."""
+    async def observe(self, began: float, done: float | None = None, *, through: bool) -> None:
+        """See what is true right now: ask the controller itself, for everybody.
+
+        Args:
+            began: before the change that made it so began.
+            done: after it was complete; None where that is not known before everything was seen.
+            through: whether it went through the gateway and was told complete.
+        """
         pairs: list[Pair] = [(who, target) for who in WHO for target in self.targets]
         self.lagging.still = True
         answers = dict(zip(pairs, await asyncio.gather(*(self.directly(*pair) for pair in pairs)), strict=True))
         whole = [(await self.directly("admin", f"{path}?per_page=5000"))[1] for path in LISTS]
         self.lagging.still = False
-        self.truth.changed(self.number, answers, whole, began=began, seen=time.monotonic(), through=through)
+        done = done or time.monotonic()
+        self.truth.changed(self.number, answers, whole, began=began, done=done, through=through)
         self.truth.judge()
 
     async def change(self) -> None:
@@ -221,24 +230,39 @@ class Soak:
         self.number += 1
         began, through = time.monotonic(), self.random.random() < 0.6
         method, path, body = change = self.changes.next(self.number)
+        done: float | None
         if change == JOBS:
             self.site.controller.complete_jobs()
+            done = time.monotonic()
+            self.untold.append(self.number)
             through = through and await self.poll(began)
         else:
-            through = 200 <= await self.write(method, path, body, began, through=through) < 300 and through
+            status = await self.write(method, path, body, began, through=through)
+            done = time.monotonic() if 200 <= status < 500 else None
+            self.lost = self.lost or (done is None and method == "DELETE")
+            through = through and 200 <= status < 300
         if through:
             self.truth.delivered = self.number
         self.counts["changes through the gateway" if through else "changes past it"] += 1
-        await self.observe(began, through=through)
+        await self.observe(began, done, through=through)
 
     async def poll(self, began: float) -> bool:
-        """Ask the gateway for every job, as those do who began them; whether it told that all are over."""
+        """Ask the gateway for every job, as those do who began them; whether it told that all are over.
+
+        What jobs did that were over earlier, and of which nobody asked, is told with this change.
+        """
         jobs, self.jobs = self.jobs, []
+        ends, self.untold = self.untold, []
+        lost, self.lost = self.lost, False
         for job in jobs:
             status, _, answer = await self.request(self.site.url, "GET", job, None, began)
             if status != 200 or json.loads(answer)["state"] != "COMPLETE":
                 return False
         self.counts["jobs polled"] += len(jobs)
+        if lost:
+            return False
+        self.counts["ends of jobs told later"] += len(ends) - 1
+        self.truth.told(ends, self.number)
         return True
 
     async def write(self, method: str, path: str, body: object, began: float, *, through: bool) -> int:

@@ -1,8 +1,8 @@
 """The judge: was this answer one that the gateway had a right to give? The rule of docs/caching.md, exactly.
 
 The controller makes one change after another, and after each it is asked itself, for everybody: that is the truth. Of a
-change it is known whether it went **through** the gateway, and when its answer was delivered, or past it. An answer got
-through the gateway must then be
+change it is known whether it went **through** the gateway, and when its answer, or the news that its job is over, was
+delivered; or that it went past it. An answer got through the gateway must then be
 
 1. **whole**: what the controller itself told this principal after some one change that had begun when it came,
 2. **recent**: made untrue by no change longer before the question than is allowed (ttl, stale windows),
@@ -18,7 +18,9 @@ as a whole the third part would say too much. Nothing here knows how the gateway
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +37,7 @@ class Version:
     Attributes:
         told: the answer.
         since: before the change that made it so began.
-        until: after the change that made it another was seen; None while it holds.
+        until: when the change that made it another was complete; None while it holds.
     """
 
     told: Told
@@ -99,13 +101,13 @@ class Fact:
         if not self.values or self.values[-1][1] != value:
             self.values.append((number, value))
 
-    def floor(self, delivered: int, through: set[int]) -> int:
-        """The last change of it through the gateway that was delivered; 0 for none."""
-        return max((number for number, _ in self.values if number <= delivered and number in through), default=0)
+    def floor(self, delivered: int, told: dict[int, int]) -> int:
+        """The last change of it that was told through the gateway with change `delivered` or before; 0 for none."""
+        return max((number for number, _ in self.values if told.get(number, delivered + 1) <= delivered), default=0)
 
-    def holds(self, value: Any, floor: int) -> bool:
-        """Whether it was so after the change `floor` or a later one."""
-        return any(number >= floor and value == each for number, each in self.values)
+    def holds(self, value: Any, floor: int, last: int) -> bool:
+        """Whether it was so after the change `floor` or a later one, up to the change `last`."""
+        return any(floor <= number <= last and value == each for number, each in self.values)
 
 
 @dataclass
@@ -127,12 +129,13 @@ class Truth:
     versions: dict[Pair, list[Version]] = field(default_factory=dict)
     _own: dict[Pair, Fact] = field(default_factory=dict)
     _rows: dict[str, Fact] = field(default_factory=dict)
-    _through: set[int] = field(default_factory=set)
+    _began: list[tuple[float, int]] = field(default_factory=list)
+    _told: dict[int, int] = field(default_factory=dict)
     _waiting: list[Got] = field(default_factory=list)
     _apart: dict[Told, Shown] = field(default_factory=dict)
 
     def changed(
-        self, number: int, answers: dict[Pair, Told], whole: list[bytes], *, began: float, seen: float, through: bool
+        self, number: int, answers: dict[Pair, Told], whole: list[bytes], *, began: float, done: float, through: bool
     ) -> None:
         """Note what is true after a change.
 
@@ -141,14 +144,16 @@ class Truth:
             answers: of the controller itself, to everybody.
             whole: of the controller itself, to one who sees everything: every list in one page.
             began: before the change was asked for.
-            seen: after all answers had come.
+            done: after it was complete at the controller.
             through: whether the change went through the gateway, and was complete when it was answered.
 
         Raises:
             AssertionError: a row is not the same for everybody, or is missing where everything is seen.
         """
+        if not self._began or self._began[-1][1] != number:
+            self._began.append((began, number))
         if through:
-            self._through.add(number)
+            self._told[number] = number
         rows = {address: row for body in whole for address, row in shown((200, body)).rows.items()}
         for address in {*rows, *self._rows}:
             self._rows.setdefault(address, Fact()).note(number, rows.get(address))
@@ -160,8 +165,12 @@ class Truth:
             if versions and versions[-1].told == told:
                 continue
             if versions:
-                versions[-1].until = seen
+                versions[-1].until = done
             versions.append(Version(told, began))
+
+    def told(self, changes: Iterable[int], number: int) -> None:
+        """Note that changes made past the gateway, ends of jobs, were told through it with the change `number`."""
+        self._told.update(dict.fromkeys(changes, number))
 
     def got(self, answer: Got) -> None:
         """Keep an answer until `judge`."""
@@ -187,12 +196,13 @@ class Truth:
         if age > got.allowed:
             yield f"out of date for {age:.3f} s where {got.allowed:.3f} are allowed"
         apart = self._taken_apart(got.told)
-        floor = self._own[got.pair].floor(got.delivered, self._through)
-        if not self._own[got.pair].holds(apart.own, floor):
+        last = self._began[bisect_right(self._began, (got.came, sys.maxsize)) - 1][1]
+        floor = self._own[got.pair].floor(got.delivered, self._told)
+        if not self._own[got.pair].holds(apart.own, floor, last):
             yield f"the rows it has are from before write {floor}"
         for address, row in apart.rows.items():
-            floor = self._rows[address].floor(got.delivered, self._through)
-            if not self._rows[address].holds(row, floor):
+            floor = self._rows[address].floor(got.delivered, self._told)
+            if not self._rows[address].holds(row, floor, last):
                 yield f"{address} is from before write {floor}"
 
     def _taken_apart(self, told: Told) -> Shown:

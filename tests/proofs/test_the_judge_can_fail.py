@@ -67,6 +67,13 @@ def test_the_end_of_a_job_begun_elsewhere_drops_nothing(monkeypatch: Patch, numb
         asyncio.run(play([("write", (number, False)), *story(JOBS)]))
 
 
+def test_the_end_of_a_job_that_is_told_later_drops_nothing(monkeypatch: Patch) -> None:
+    """It was over, and pages from before it were read, before anybody asked for it."""
+    monkeypatch.setattr(jobs, "dropped_by_job", lambda operation: frozenset())
+    with pytest.raises(AssertionError, match="asked"):
+        asyncio.run(play([("write", (7, False)), *story(JOBS, through=False), *story(JOBS)]))
+
+
 def coarse_pages_are_left(monkeypatch: Patch) -> None:
     """The change of a row does not drop pages that may be ordered or filtered by it."""
     right = invalidation._Drops.tags
@@ -127,6 +134,7 @@ def fresh_for_too_long(monkeypatch: Patch) -> None:
 
 
 HELD = [("hold", ("admin", 0, (0, True))), ("reads", EVERYBODY)]
+AGAIN = [("reads", EVERYBODY), ("write", (0, False)), ("write", (0, True)), ("reads", EVERYBODY)]
 PAST = [("reads", EVERYBODY), ("write", (0, False)), ("wait", 5.0), ("reads", EVERYBODY)]
 
 
@@ -138,6 +146,7 @@ PAST = [("reads", EVERYBODY), ("write", (0, False)), ("wait", 5.0), ("reads", EV
         (included_is_forgotten, story(10)),
         (dropped_too_late, story(0)),
         (no_guard, HELD),
+        (dropped_too_late, AGAIN),
         (everybody_is_one, [("reads", EVERYBODY)]),
         (scopes_do_not_count, [("reads", EVERYBODY)]),
         (fresh_for_too_long, PAST),
@@ -150,13 +159,13 @@ def test_a_mutant(monkeypatch: Patch, mutant: Callable[[Patch], None], told: lis
         asyncio.run(play(told))
 
 
-@pytest.mark.parametrize("told", [HELD, PAST, *(story(number) for number in (0, 2, 10))], ids="abcde")
+@pytest.mark.parametrize("told", [HELD, PAST, AGAIN, *(story(number) for number in (0, 2, 10))], ids="abcdef")
 def test_the_same_stories_are_well_without(told: list[tuple[str, Any]]) -> None:
     asyncio.run(play(told))
 
 
 @pytest.mark.timeout(300)  # on a busy machine; on an idle one a few seconds
-@pytest.mark.parametrize("mutant", ["no guard", "told late"])
+@pytest.mark.parametrize("mutant", ["no guard", "told late", "spared"])
 async def test_a_mutant_of_processes(mutant: str) -> None:
     """Two workers and a Valkey server, under the soak's clients: ends as soon as one answer is wrong."""
     assert await soak(mutant, 120) == 0

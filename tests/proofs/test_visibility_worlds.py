@@ -144,7 +144,7 @@ class Play:
 
         answers = dict(zip(pairs, await asyncio.gather(*map(one, pairs)), strict=True))
         whole = [(await one(("admin", f"/v3/{kind}?per_page=5000")))[1] for kind in ("processes", "apps", "spaces")]
-        self.truth.changed(self.changes, answers, whole, began=self.now, seen=self.now, through=through)
+        self.truth.changed(self.changes, answers, whole, began=self.now, done=self.now, through=through)
         self.truth.judge()
         assert not self.truth.wrong, self.truth.wrong[:3]
 

@@ -29,7 +29,7 @@ def open_sockets(settings: Settings) -> list[socket.socket]:
         OSError: one of the addresses cannot be bound.
     """
     listen = settings.listen
-    sockets = open_tcp(listen.host, listen.port, backlog=listen.backlog)
+    sockets = open_tcp(listen.host, listen.port, backlog=listen.backlog, send_buffer=listen.send_buffer)
     if listen.unix_socket is not None:
         try:
             sockets.append(open_unix(listen.unix_socket, listen.unix_socket_mode, backlog=listen.backlog))

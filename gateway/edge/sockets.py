@@ -7,24 +7,23 @@ import errno
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Bytes of answers that the kernel takes in ahead of a client, of which it makes twice as many; it would take megabytes.
-# What is sent is in the processor's cache still when a near client reads it, and a write does not hold the event loop
-# up for long. It is all that is under way to a far client, too: with 100 ms to him and back, 10 MB a second.
-SEND_BUFFER: Final = 512 * 1024
 
-
-def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]:
+def open_tcp(host: str, port: int, *, backlog: int, send_buffer: int = 0) -> list[socket.socket]:
     """Listening sockets, one for each address that a name stands for.
 
     Args:
         host: address or name to bind.
         port: port to bind, 0 for one that is free.
         backlog: how many connections may wait to be accepted.
+        send_buffer: bytes of answers that the kernel is asked to take in ahead of each client, of which it makes twice
+            as many; 0 lets it choose and change that (tcp(7)). What is sent is in the processor's cache still when a
+            near client reads it, and a write does not hold the event loop up for long; but it is all that is under way
+            to a far client, too.
 
     Raises:
         OSError: one of them cannot be bound; none stays open then.
@@ -35,7 +34,8 @@ def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             listening = opened.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # as it is, connections are
+            if send_buffer:  # as it is, connections are
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:

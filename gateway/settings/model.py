@@ -18,13 +18,17 @@ from gateway.settings.listen import Mode, SocketPath, Tls
 from gateway.settings.rate_limits import RateLimits
 from gateway.settings.routing import RouteRow, repeated
 from gateway.settings.scalars import (
+    KIB,
+    MIB,
     Count,
     Duration,
     Port,
     Pseudonym,
     Scope,
     Secret,
+    Size,
     Workers,
+    format_size,
     integer,
 )
 from gateway.settings.section import Section
@@ -32,6 +36,8 @@ from gateway.settings.shared_store import SharedStore
 from gateway.settings.upstream import Upstream
 from gateway.settings.watching import Log, Tracing
 
+_LEAST_BUFFER: Final = 16 * KIB
+_MOST_BUFFER: Final = 64 * MIB
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_SHORTEST_TOKEN},}}")  # RFC 6750 §2.1
 
@@ -45,6 +51,10 @@ class Listen(Section):
     """Port to bind; 0 lets the system choose."""
     backlog: Count = 1024
     """How many connections may wait to be accepted."""
+    send_buffer: Size = 512 * KIB
+    """How much of an answer the kernel takes in ahead of a client over TCP (`SO_SNDBUF`). Linux makes twice as much \
+of it, and at most twice `net.core.wmem_max`. A far client gets no more than that in one round trip: with 100 ms, \
+10 MB a second. 0 leaves it to the kernel, which takes in up to the last number of `net.ipv4.tcp_wmem`."""
     keepalive: Duration = 75.0
     """How long a connection without requests is kept."""
     max_connections: Count = 10_000
@@ -61,6 +71,12 @@ one of `trusted_proxies` sends it; `required` lets nobody else in."""
     """Listen there as well, in plain HTTP; its peers are `unix` in `trusted_proxies`."""
     unix_socket_mode: Mode = 0o660
     """Who may connect there."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A buffer with which every answer would be sent in crumbs, or that no kernel grants."""
+        if self.send_buffer and not _LEAST_BUFFER <= self.send_buffer <= _MOST_BUFFER:
+            expected = f"a size from {format_size(_LEAST_BUFFER)} to {format_size(_MOST_BUFFER)}, or 0"
+            yield Problem(("send_buffer",), expected, format_size(self.send_buffer))
 
 
 class Admin(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,6 @@ import pytest
 from gateway.app import Gateway
 from gateway.edge.connection import Connection
 from gateway.edge.hitlane import LARGEST_BODY
-from gateway.edge.sockets import SEND_BUFFER
 from tests.conftest import Connect, StartGateway, Stub, Wire, bearer
 
 CACHED = "routes: [{match: GET /v3/stacks, cache: {mode: policy, ttl: 1h}}]"
@@ -121,14 +121,42 @@ async def test_a_big_page_is_written_as_it_is_stored_and_never_copied(
     assert body is stored(gateway)
 
 
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [("port: 0", 1024), ("port: 0, send_buffer: 64KiB", 128), ("port: 0, send_buffer: 16KiB", 32)],
+    ids=["default", "given", "the least"],
+)
 async def test_the_kernel_takes_in_no_more_than_it_is_told_to(
+    stub: Stub, start_gateway: StartGateway, connect: Connect, recorders: list[Recorder], listen: str, expected: int
+) -> None:
+    """tcp(7): connections have what the listening socket has, of which Linux makes twice as much, and do not grow."""
+    gateway = await start_gateway(stub.url, CACHED, listen=f"{{{listen}}}")
+    await taken_in(stub, gateway, connect)
+    granted = recorders[-1].get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    (most,) = kernel("core/wmem_max")
+    assert granted == min(expected * 1024, 2 * most)
+
+
+async def test_left_to_the_kernel_a_buffer_grows(
     stub: Stub, start_gateway: StartGateway, connect: Connect, recorders: list[Recorder]
 ) -> None:
-    """tcp(7): left alone it takes in megabytes; connections have what the listening socket has."""
-    gateway = await start_gateway(stub.url, CACHED)
-    await warmed(stub, gateway, connect, page(LARGEST_BODY + 1))
-    connection = recorders[-1].get_extra_info("socket")
-    assert 0 < connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
+    """tcp(7): a buffer that was not asked for begins small, and becomes as large as the client is fast and far."""
+    gateway = await start_gateway(stub.url, CACHED, listen="{port: 0, send_buffer: 0}")
+    await taken_in(stub, gateway, connect)
+    granted = recorders[-1].get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    _, begins, grows_to = kernel("ipv4/tcp_wmem")
+    assert begins < granted <= grows_to
+
+
+def kernel(name: str) -> list[int]:
+    return [int(number) for number in (Path("/proc/sys/net") / name).read_text().split()]
+
+
+async def taken_in(stub: Stub, gateway: Gateway, connect: Connect) -> None:
+    """A client has read many big pages, the last ones from the store."""
+    client = await warmed(stub, gateway, connect, page(HUGE))
+    for _ in range(3):
+        await client.ask(LINE, *FIELDS)
 
 
 async def test_a_client_that_dawdles_gets_all_of_it_and_others_do_not_wait(

@@ -101,6 +101,16 @@ def test_the_bases_of_these_tests_are_good():
             id="listen",
         ),
         pytest.param(
+            GOOD + "listen: {send_buffer: 8KiB}",
+            ["f.yaml:4: listen.send_buffer: expected a size from 16KiB to 64MiB, or 0, found 8KiB"],
+            id="small-buffer",
+        ),
+        pytest.param(
+            GOOD + "listen: {send_buffer: 1GiB}",
+            ["f.yaml:4: listen.send_buffer: expected a size from 16KiB to 64MiB, or 0, found 1GiB"],
+            id="large-buffer",
+        ),
+        pytest.param(
             GOOD + "listen: {port: 80}\nadmin:\n  port: 80",
             ["f.yaml:6: admin.port: expected another port than listen.port, found 80"],
             id="same-port",

@@ -25,7 +25,9 @@ EXAMPLES = sorted((ROOT / "config").glob("*.yaml"))
 SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2"
 
 FULL = f"""
-listen: {{host: 0.0.0.0, port: 8443, backlog: 5, keepalive: 10s, max_connections: 50, max_connections_per_address: 5}}
+listen:
+  {{host: 0.0.0.0, port: 8443, backlog: 5, send_buffer: 2MiB, keepalive: 10s, max_connections: 50,
+   max_connections_per_address: 5}}
 admin: {{host: "::1", port: 9091}}
 public_url: https://api.example.org/cf
 upstream:

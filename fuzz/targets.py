@@ -17,7 +17,7 @@ import jwt
 from aiohttp import HttpVersion11
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.http_parser import HttpRequestParser, HttpResponseParser, RawRequestMessage
 
 from gateway.core import bearer, caching, conditional, dates, fields, proxy_protocol, ranges, structured
 from gateway.core.cf_routes import CLOUD_FOUNDRY
@@ -43,12 +43,14 @@ from gateway.settings import ConfigError, Settings, parse
 from gateway.shared.seal import Sealer
 from gateway.store.codec import PageCodec, Unusable
 from gateway.store.memory import MemoryStore
+from gateway.upstream import whole
 from tests.core.test_links import API, PUBLIC, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = 1_800_000_000.0
+LONGEST = 4096  # bytes of the head of an answer
 SECRET = b"a-secret-that-is-long-enough-for-any-of-the-hashes-and-their-tests"
 _CLAIMS = {
     "jti": "1",
@@ -168,6 +170,25 @@ def _ordinary_alike(segment: bytes, found: RequestHead, identity: str) -> None:
 
 
 _QUICK = QuickHeads(_LIMITS, strict_api=True, prefix="")
+
+
+def answer(data: bytes) -> None:
+    """An answer that is read as a whole is what aiohttp reads in the same bytes, and nothing is left in its parser."""
+    found = whole.read(data, LONGEST)
+    if found is None:
+        return
+    parser = HttpResponseParser(
+        BaseProtocol(_LOOP), _LOOP, 1 << 16, max_line_size=LONGEST, max_field_size=LONGEST, max_headers=LONGEST,
+        auto_decompress=False,
+    )  # fmt: skip
+    ((message, payload),), upgraded, rest = parser.feed_data(data)
+    assert (message.code, message.reason) == (found.head.status, found.head.reason)
+    assert message.raw_headers == tuple((name.encode(), value.encode()) for name, value in found.head.fields)
+    assert not (message.should_close or message.upgrade or message.chunked or upgraded or rest)
+    body = found.in_hand()
+    assert (payload.read_nowait() if body else b"") == body
+    assert payload.is_eof()
+    assert [len(more) for more in parser.feed_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")[:1]] == [1]
 
 
 def target(data: bytes) -> None:
@@ -367,6 +388,7 @@ def settings(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "head": head,
     "quick": quick,
+    "answer": answer,
     "target": target,
     "fields": field_values,
     "structured": structured_fields,

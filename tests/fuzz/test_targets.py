@@ -15,6 +15,9 @@ sys.path.insert(0, str(ROOT / "fuzz"))
 
 from targets import API, TARGETS, TOKEN  # noqa: E402 - beside the tests, since it is a script's module too
 
+from gateway.core.model import Fields, ResponseHead  # noqa: E402
+from gateway.upstream.whole import Whole  # noqa: E402
+
 CORPUS = ROOT / "fuzz" / "corpus"
 # What inputs are made of, besides any bytes: pieces that get past the first check.
 PIECES = [
@@ -74,6 +77,7 @@ PIECES = [
         b"&a *a",
     ),
     *(b'{"jti":"1","iss":"https://uaa.example.org/oauth/token","aud":["cloud_controller"],', b'"exp":1800000060', b"}"),
+    *(b"HTTP/1.1 200 OK\r\n", b"Content-Length: ", b"Connection: keep-alive\r\n", b"2\r\n\r\nok", b"0\r\n\r\n"),
     *(b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"9" * 30, b"[" * 50),
 ]
 inputs = st.one_of(
@@ -121,6 +125,7 @@ def test_the_corpus_holds_nothing_secret() -> None:
     [
         ("links", "targets", "_REWRITER", "rewrite", b'{"links":{"a":{"href":"$A/v3"}}}'),
         ("token", "targets", "_VERIFIER", "verify", b"a.b.c"),
+        ("answer", "targets", "whole", "read", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\noH"),
     ],
 )
 def test_a_target_can_tell(monkeypatch, name: str, module: str, attribute: str, broken: str, data: bytes) -> None:
@@ -136,6 +141,9 @@ def test_a_target_can_tell(monkeypatch, name: str, module: str, attribute: str, 
 
         def remembered(self, text: str, now: float) -> object:
             return self.verify(text, now)
+
+        def read(self, data: bytes, most: int) -> object:
+            return Whole(ResponseHead(200, Fields([("Content-Length", "1")]), "OK"), data[-2:][:most])
 
     assert hasattr(Broken, broken)
     assert module == targets.__name__

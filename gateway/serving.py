@@ -24,6 +24,9 @@ def serve_file(config: Path) -> int:
     Returns:
         The exit code.
     """
+    from gateway.lean import begin
+
+    begin()
     from gateway.telemetry.log import configure
     from gateway.workers.share import count
 

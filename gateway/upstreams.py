@@ -108,7 +108,8 @@ class Controllers:
         self._settings: Final = settings
         self._clock: Final = clock
         self._post: Final = post
-        self._tls: Final = None if given.tls is None else _client_tls(given.tls)
+        secure = any(url.startswith("https://") for url in given.origins)
+        self._tls: Final = _client_tls(given.tls) if secure else None
         self.balancer: Final = Balancer(
             [self._endpoint(url, urlsplit(url).netloc) for url in given.origins],
             patience=given.timeouts.connect + given.timeouts.head,
@@ -156,10 +157,10 @@ class Controllers:
         Raises:
             TlsError: they cannot be used.
         """
-        tls, given = self._tls, self._settings.upstream.tls
-        if tls is None or given is None:
+        tls = self._tls
+        if tls is None:
             return lambda: None
-        context = _client_tls(given).context
+        context = _client_tls(self._settings.upstream.tls).context
 
         def adopt() -> None:
             tls.context = context
@@ -253,7 +254,9 @@ class Controllers:
         )
 
 
-def _client_tls(given: UpstreamTls) -> ClientTls:
+def _client_tls(given: UpstreamTls | None) -> ClientTls:
+    if given is None:
+        return ClientTls()
     try:
         return ClientTls(ca=given.ca_file, certificate=given.certificate_file, key=given.key_file, verify=given.verify)
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ ROOTS = frozenset(
     {
         *("app", "assembly", "observed", "catalogue", "tracing", "cli", "cache_cli", "commands"),
         *("check", "lint", "explain", "demo", "reload", "doors", "upstreams", "workers", "sharing", "__main__"),
-        *("serving", "derived", "lifecycle"),
+        *("serving", "derived", "lifecycle", "lean"),
     }
 )
 

@@ -10,22 +10,29 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.conftest import Stub
+from gateway.lean import PUT_OFF
+from tests.conftest import SECRET, Stub
 from tests.processes import Process, children, running
 from tests.test_drain import settings
 
-# Writes down what is imported when it is told to; in every Python process that finds it on its path.
+# Writes down what is imported, and not merely put off (`gateway/lean.py`), when it is told to; in every Python process
+# that finds it on its path.
 TELLER = """
 import os, pathlib, signal, sys
 def tell(*_):
     folder = pathlib.Path(os.environ["TOLD"])
-    (folder / "half").write_text("\\n".join(sorted(sys.modules)))
+    read = [name for name, module in list(sys.modules.items()) if type(module).__module__ != "gateway.lean"]
+    (folder / "half").write_text("\\n".join(sorted(read)))
     (folder / "half").rename(folder / str(os.getpid()))
 signal.signal(signal.SIGUSR1, tell)
 """
 COMMAND_LINE = {"typer", "click", "gateway.commands", "gateway.cache_cli"}
 UNASKED = {"valkey", "redis", "rich", "pygments", "opentelemetry", "requests", "gateway.sharing", "gateway.shared.link"}
+NOT_READ = (PUT_OFF | {"bz2", "lzma", "importlib.resources.readers"}) - {"cryptography.x509"}
+OF_CERTIFICATES = {"cryptography.x509", "cryptography.x509.base"}
 OF_WORKERS = {"cryptography", "jwt", "gateway.app", "gateway.assembly", "gateway.pipeline.decide", "gateway.upstreams"}
 SHARED = "shared_store: {url: 'valkey://127.0.0.1:1', hmac_key: a key that is long enough for the shared store}"
 TRACED = "tracing: {endpoint: 'http://127.0.0.1:9/v1/traces'}"
@@ -55,9 +62,14 @@ def pid(gateway: Process) -> int:
 
 
 async def test_one_process_has_nothing_that_nobody_asked_for(stub: Stub, tmp_path: Path, told: dict[str, str]) -> None:
-    async with running(settings(tmp_path, stub.url), **told) as gateway:
+    key = generate_private_key(65537, 2048).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pem").write_bytes(key)
+    path = settings(tmp_path, stub.url)
+    path.write_text(path.read_text().replace(f"secret: {SECRET}", "pem_file: key.pem"))
+    async with running(path, **told) as gateway:
         found = await imported(pid(gateway), told)
     assert {"aiohttp", "jwt", "gateway.app", "gateway.edge.hitlane"} <= found
+    assert sorted(found & (NOT_READ | OF_CERTIFICATES)) == []
     assert found.isdisjoint(UNASKED | COMMAND_LINE | {"gateway.workers.supervisor", "difflib"})
 
 
@@ -79,10 +91,12 @@ async def test_a_supervisor_has_nothing_of_its_workers(stub: Stub, tmp_path: Pat
         workers = [await imported(child, told) for child in children(pid(gateway))]
     assert "gateway.workers.supervisor" in supervisor
     assert supervisor.isdisjoint(OF_WORKERS | UNASKED | COMMAND_LINE)
+    assert sorted(supervisor & NOT_READ) == []
     assert len(workers) == 2
     for worker in workers:
         assert worker >= OF_WORKERS
         assert worker.isdisjoint(UNASKED | COMMAND_LINE | {"gateway.workers.supervisor"})
+        assert sorted(worker & NOT_READ) == []
 
 
 def test_console_logs_need_no_rich() -> None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -14,7 +14,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_PAGE: Final = files("gateway.admin").joinpath("status.html")
+_PAGE: Final = Path(__file__).with_name("status.html")
 
 
 def add_status(app: web.Application, status: Callable[[], Mapping[str, Any]]) -> None:

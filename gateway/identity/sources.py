@@ -15,6 +15,7 @@ import asyncio
 import json
 import math
 import random
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -203,7 +204,9 @@ class KeyRing:
         """Fetch every source once, then keep refreshing behind. A source that is down is retried, not fatal."""
         if not self.sources:
             return
+        secure = any(source.url.lower().startswith("https:") for source in self.sources)
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=_trust() if secure else True),
             timeout=_TIMEOUT,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -311,6 +314,14 @@ def pause_before_fetch(interval: float, failures: int) -> float:
     if failures == 0:
         return interval
     return min(_FIRST_RETRY * 2.0 ** min(failures - 1, 10), _LONGEST_RETRY)
+
+
+def _trust() -> ssl.SSLContext:
+    """Whom the system trusts; aiohttp's own context trusts nobody here (`gateway/lean.py`)."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 async def _document(session: aiohttp.ClientSession, url: str) -> bytes:

@@ -124,7 +124,7 @@ class Slot:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "gateway.workers.worker",
+                "gateway.workers",
                 *map(str, numbers),
                 pass_fds=numbers,
                 stdin=asyncio.subprocess.DEVNULL,

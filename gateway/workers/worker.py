@@ -1,4 +1,4 @@
-"""One worker: `python -m gateway.workers.worker CONTROL LISTENING...`, started by the supervisor alone.
+"""One worker: `python -m gateway.workers CONTROL LISTENING...`, started by the supervisor alone.
 
 It does what it is told over the channel and nothing by signal: a terminal or an init system signals all processes of a
 group, and the supervisor decides in which order they end. When the supervisor is gone it drains and ends.
@@ -160,7 +160,3 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     control, *listening = map(int, sys.argv[1:])
     uvloop.run(serve(control, listening))
-
-
-if __name__ == "__main__":
-    main()

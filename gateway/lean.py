@@ -1,9 +1,10 @@
 """What a process that serves does without, settled before anything that would bring it in is imported.
 
-The law: nothing is taken away. A module that is put off is there for whoever imports it, and is read when somebody
-first asks it for something; what stands here is what others import for what most processes never do. Certificates are
-read for the contexts that the gateway makes, each of which says whom it trusts; the one that aiohttp makes for itself
-trusts nobody (docs/decisions.md).
+The law: nothing is taken away that somebody uses. A module that is put off is there for whoever imports it, and is read
+when somebody first asks it for something; what stands here is what others import for what most processes never do.
+Certificates are read for the contexts that the gateway makes, each of which says whom it trusts; the one that aiohttp
+makes for itself trusts nobody (docs/decisions.md). Zstandard is there for pages, and not for aiohttp, which takes it by
+its parts, so that it cannot be put off: nothing that aiohttp decodes here is asked for in it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 PUT_OFF: Final = frozenset(
     {
         "cryptography.x509",  # for keys in certificates, and for shared secrets, which must not be any
-        "zipfile",  # importlib.metadata, for packages in archives; with it go lzma and bz2
-        "csv",  # importlib.metadata
-        "shutil",  # tempfile and http.server
+        "shutil",  # tempfile and http.server; with it go lzma and bz2
         "locale",  # calendar and subprocess
         "gzip",  # prometheus_client, for whoever reads metrics compressed
         "msgspec.inspect",  # msgspec, for JSON schemas
@@ -44,7 +43,9 @@ def begin() -> None:
     """Do without from here on; for a process that serves, before it imports what it serves with."""
     sys.meta_path.insert(0, _Finder())
     mimetypes.knownfiles.clear()  # a thousand types of files, none of which is ever served
-    with trusting_nobody():
+    from gateway.telemetry.structured import without  # not before: it brings in structlog
+
+    with trusting_nobody(), without("backports.zstd"), without("compression.zstd"):
         import_module("aiohttp")
 
 

@@ -270,7 +270,8 @@ def _regrouped(merged: dict[tuple[tuple[str, ...], str], Route]) -> Iterator[Rou
     for (_, method), row in merged.items():
         left.setdefault(row, set()).add(method)
     for row, methods in left.items():
-        yield replace(row, methods=frozenset(methods - {ANY_METHOD}))
+        kept = frozenset(methods - {ANY_METHOD})
+        yield row if kept == row.methods else replace(row, methods=kept)
 
 
 def _duplicates(overrides: Iterable[RouteOverride]) -> Iterator[str]:

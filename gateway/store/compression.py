@@ -14,7 +14,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 import brotli
-from backports import zstd
 
 from gateway.pipeline.entry import Encoded, Entry
 from gateway.pipeline.representation import coded_etag
@@ -56,6 +55,8 @@ def _brotli(body: bytes) -> bytes:
 
 
 def _zstd(body: bytes) -> bytes:
+    from backports import zstd  # for the first page that is stored so
+
     return zstd.compress(body, level=_ZSTD_LEVEL)
 
 

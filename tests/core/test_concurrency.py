@@ -37,8 +37,15 @@ def test_it_shrinks_when_latency_rises_and_grows_back_when_it_falls() -> None:
         ((0.1, 0.1, 0.1, 9.0), 1),
         ((0.9,), -1),
         ((0.9, 0.9, 0.9, 0.1), -1),
+        ((0.1, 0.4, 0.1), 1),
+        ((0.4, 0.4, 0.1), -1),
+        ((0.1, 0.2, 0.39, 9.0), 1),
+        ((0.1, 0.2, 0.41, 9.0), -1),
     ],
-    ids=["as ever", "within the tolerance", "a few outliers", "slow", "mostly slow"],
+    ids=[
+        *("as ever", "within the tolerance", "a few outliers", "slow", "mostly slow"),
+        *("one of three", "two of three", "between the middle two, not above", "above"),
+    ],
 )
 def test_the_median_decides(seconds: tuple[float, ...], moved: int) -> None:
     limit = AdaptiveLimit(POLICY)

@@ -19,6 +19,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.by_name import ByName
 from gateway.core.fields import HOP_BY_HOP
 from gateway.core.model import Fields
 
@@ -66,7 +67,7 @@ _ENCODING: Final = 4
 _HEARSAY: Final = 8
 _LENGTH: Final = 16
 _PRINCIPAL: Final = 32
-_NAMES: Final = 1024  # field names of either side that are remembered; long ones are not
+_ADDRESSES: Final = 1024  # of peers that are remembered; long ones are not
 _LONG: Final = 64
 # True of one exchange, not of the page: a cached answer gets its own, or none.
 _MOMENTARY: Final = frozenset(
@@ -118,7 +119,7 @@ class TrustedProxies:
             address = _address(peer)
             known = address is not None and any(address in network for network in self._networks)
             if len(peer) <= _LONG:
-                if len(self._known) >= _NAMES:
+                if len(self._known) >= _ADDRESSES:
                     self._known.clear()
                 self._known[peer] = known
         return known
@@ -187,7 +188,7 @@ def request_fields(  # noqa: D417 - `head` and `trusted` speak for themselves
         against |= _ENCODING
     if not believed:
         against |= _HEARSAY
-    kept = [pair for pair in fields.pairs if not _of_request(pair[0]) & against]
+    kept = [pair for pair in fields.pairs if not _FATE_OF_REQUEST[pair[0]] & against]
     if "connection" in fields:
         named = _named_by_connection(fields)
         kept = [pair for pair in kept if pair[0].lower() not in named]
@@ -221,7 +222,7 @@ def response_fields(head: ResponseHead, *, via: str, strip_principal: bool, vers
         against |= _LENGTH
     if strip_principal:
         against |= _PRINCIPAL
-    kept = [pair for pair in fields.pairs if not _of_response(pair[0]) & against]
+    kept = [pair for pair in fields.pairs if not _FATE_OF_RESPONSE[pair[0]] & against]
     if "connection" in fields:
         named = _named_by_connection(fields)
         kept = [pair for pair in kept if pair[0].lower() not in named]
@@ -242,14 +243,8 @@ def cacheable_fields(fields: Fields) -> Fields:
     )
 
 
-def _of_request(name: str) -> int:
-    """What speaks against a request field of this name, in any spelling."""
-    return _fate_of_request(name) if len(name) <= _LONG else _fate_of_request.__wrapped__(name)
-
-
-@lru_cache(maxsize=_NAMES)
-def _fate_of_request(name: str) -> int:
-    lower = name.lower()
+def _of_request(lower: str) -> int:
+    """What speaks against a request field of this name."""
     if "_" in lower or lower in _HOP_BY_HOP or lower in _RESTATED or lower in _OVERRIDES:
         return _GONE
     if lower in {"authorization", "cookie"}:
@@ -259,17 +254,15 @@ def _fate_of_request(name: str) -> int:
     return {"accept-encoding": _ENCODING, "content-length": _LENGTH}.get(lower, 0)
 
 
-def _of_response(name: str) -> int:
-    """What speaks against a response field of this name, in any spelling."""
-    return _fate_of_response(name) if len(name) <= _LONG else _fate_of_response.__wrapped__(name)
-
-
-@lru_cache(maxsize=_NAMES)
-def _fate_of_response(name: str) -> int:
-    lower = name.lower()
+def _of_response(lower: str) -> int:
+    """What speaks against a response field of this name."""
     if lower in _HOP_BY_HOP or lower == "via":
         return _GONE
     return {"x-user-guid": _PRINCIPAL, "content-length": _LENGTH}.get(lower, 0)
+
+
+_FATE_OF_REQUEST: Final = ByName(_of_request)
+_FATE_OF_RESPONSE: Final = ByName(_of_response)
 
 
 def _named_by_connection(fields: Fields) -> frozenset[str]:
@@ -343,7 +336,7 @@ def _forwarded_origin(
     return _stated.__wrapped__(scheme, external_host or (claimed if _HOST.fullmatch(claimed) else host), said_port)
 
 
-@lru_cache(maxsize=_NAMES)
+@lru_cache(maxsize=1024)
 def _stated(scheme: str, host: str, said_port: str) -> tuple[Pair, ...]:
     parts = _HOST.fullmatch(host)
     own_port = (parts and parts[1]) or _DEFAULT_PORT.get(scheme, "")

@@ -8,7 +8,6 @@ exchange and its reply, so that nothing is asked, counted or taken twice. Every 
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Denial, Reason
@@ -31,7 +30,6 @@ CLOSING: Final = frozenset(
     {Reason.BAD_REQUEST, Reason.BAD_TARGET, Reason.REQUEST_TIMEOUT, Reason.FIELDS_TOO_LARGE, Reason.BODY_TOO_LARGE}
 )
 TOO_LONG: Final = "the whole request took too long"
-_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 class _Patience:
@@ -110,8 +108,6 @@ class Carrier:
         exchange, body = begun.exchange, reply.body
         if self.ending or exchange.denied in CLOSING or (isinstance(body, bytes) and len(body) > LARGEST_BODY):
             return None
-        if reply.reason is not None and reply.reason == _PHRASES.get(reply.status):
-            reply = Reply(reply.status, reply.fields, body)
         method = exchange.head.method
         words = self._word(reply, method, self._clock())
         if words is None:

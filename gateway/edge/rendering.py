@@ -10,6 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.by_name import ByName
 from gateway.pipeline.words import Words
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 REQUEST_ID: Final = "X-VCAP-Request-ID"
 # What aiohttp would look at, remove or be moved by. Date and an id of the origin's own stand as they are.
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
-_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in _PHRASES.items()}
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -48,7 +50,7 @@ class Renderer:
             None when only the ordinary lane can write it.
         """
         line = _STATUS_LINES.get(reply.status)
-        if line is None or reply.status < 200 or reply.reason is not None:
+        if line is None or reply.status < 200 or reply.reason not in (None, _PHRASES[reply.status]):
             return None
         body, bodiless = reply.body, reply.status in _BODILESS
         try:
@@ -115,7 +117,7 @@ def _rendered(fields: Fields) -> tuple[bytes, bytes, frozenset[str]]:
 
 
 def _special(pairs: Iterable[Pair]) -> frozenset[str]:
-    return frozenset([name.lower() for name, _ in pairs]) & _SPECIAL
+    return frozenset(filter(None, [_SPECIAL_NAME[name] for name, _ in pairs]))
 
 
 def _shared(rendered: tuple[bytes, frozenset[str]]) -> tuple[bytes, frozenset[str]]:
@@ -130,6 +132,7 @@ def _shared(rendered: tuple[bytes, frozenset[str]]) -> tuple[bytes, frozenset[st
 _REMEMBERED, _LONGEST = 1024, 2048  # beginnings of answers, and bytes of one: 4 MB at most
 _SORTS: Final[dict[tuple[bytes, frozenset[str]], tuple[bytes, frozenset[str]]]] = {}
 _SPECIAL: Final = _FRAMING | {"date", "x-vcap-request-id"}
+_SPECIAL_NAME: Final = ByName(lambda lower: lower if lower in _SPECIAL else "")
 
 
 def written(words: Words, rate: str, request_id: str, content: bytes) -> bytes:

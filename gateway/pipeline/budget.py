@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.by_name import ByName
 from gateway.core.dates import http_date
 from gateway.core.model import Fields
 from gateway.pipeline.exchange import Stale, Verdict
@@ -27,6 +28,7 @@ RESERVE: Final = 0.1
 
 _CAPACITY: Final = 1024
 _PREFIXES: Final = ("ratelimit", "x-ratelimit-")
+_IS_OURS: Final = ByName(lambda lower: lower.startswith(_PREFIXES))
 _EPOCH: Final = 1_000_000_000  # a Reset above this is an instant, one below it seconds to go
 _LONGEST: Final = 86_400.0
 
@@ -104,7 +106,7 @@ class Budget:
         who = fields.get("x-user-guid")
         if who:
             self._note(who, read(fields, response.head.status, self._clock()))
-        kept = [pair for pair in fields.pairs if not pair[0].lower().startswith(_PREFIXES)]
+        kept = [pair for pair in fields.pairs if not _IS_OURS[pair[0]]]
         if len(kept) < len(fields):
             response.head = replace(response.head, fields=Fields(kept))
         return response

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.errors import Denial, Reason
 from gateway.core.groups import ANY_GROUP, groups_of
 from gateway.core.invalidation import tags_of_page
+from gateway.core.model import Fields
 from gateway.core.routes import CacheMode
 from gateway.core.rows import tags_of_content
 from gateway.pipeline.decide import Fetch, FetchKeys, decide, forgiving, refuse
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from gateway.core.keys import CacheKey
     from gateway.core.links import Rewriter
-    from gateway.core.model import Fields, RequestHead
+    from gateway.core.model import RequestHead
     from gateway.pipeline.decide import Outcome, Policy
     from gateway.pipeline.drift import Drift
     from gateway.pipeline.outgoing import Outgoing
@@ -389,7 +390,7 @@ class Pipeline:
     # -- shared by both
 
     def _described(self, exchange: Exchange, fields: Fields) -> Fields:
-        return fields.plus(("Cache-Status", describe(exchange, self.policy.cache_name)))
+        return Fields((*fields.pairs, ("Cache-Status", describe(exchange, self.policy.cache_name))))
 
     async def _rewriter(self) -> Rewriter | None:
         return None if self._links is None else await self._links.rewriter()

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.core import forwarding
 from gateway.core.absence import is_empty_page, says_absent
+from gateway.core.by_name import ByName
 from gateway.core.conditional import etag_steps, mint_etag
 from gateway.core.errors import is_v3
 from gateway.core.fields import cache_control
@@ -40,6 +41,7 @@ CACHE_GROUPS: Final = "Cache-Groups"
 
 # Fields that speak of the exact bytes of a body, and lie once links in it have been rewritten.
 _BYTE_EXACT: Final = frozenset({"content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest"})
+_IS_BYTE_EXACT: Final = ByName(_BYTE_EXACT.__contains__)
 
 
 def is_json(fields: Fields) -> bool:
@@ -67,7 +69,7 @@ def response_fields(head: ResponseHead, route: Route, rewriter: Rewriter | None,
 
 def without_byte_exact(fields: Fields) -> Fields:
     """The fields less those that describe the exact bytes of a body that may have been rewritten."""
-    return Fields([pair for pair in fields.pairs if pair[0].lower() not in _BYTE_EXACT])
+    return Fields([pair for pair in fields.pairs if not _IS_BYTE_EXACT[pair[0]]])
 
 
 async def collect(response: UpstreamResponse, limit: int) -> bytes:

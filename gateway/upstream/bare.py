@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.helpers import TimerNoop
 
+from gateway.core.by_name import ByName
 from gateway.upstream.whole import Whole
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _TARGET: Final = re.compile(r'/[!"$-~]*')
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+# One that says where, and nothing else that the session would read, make this sum.
+_HOST: Final = 1
+_SAYS: Final = ByName(lambda lower: _HOST if lower == "host" else 2 if lower in _FRAMING else 0)
 # How answers are parsed: the deadline of a head is kept here, and nothing is decoded.
 _READING: Final = {"timer": TimerNoop(), "read_until_eof": True, "auto_decompress": False}
 _SWITCHING: Final = 101
@@ -59,8 +63,7 @@ def plain(head: RequestHead) -> bytes | None:
     if head.method not in _METHODS or _TARGET.fullmatch(target) is None or head.target.query == "":
         return None
     pairs = head.fields.pairs
-    names = [name.lower() for name, _ in pairs]
-    if names.count("host") != 1 or not _FRAMING.isdisjoint(names):
+    if sum([_SAYS[name] for name, _ in pairs]) != _HOST:
         return None
     text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
     if text.count("\n") != len(pairs) or text.count("\r") != len(pairs) or "\0" in text:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 PUT_OFF: Final = frozenset(
     {
         "cryptography.x509",  # for keys in certificates, and for shared secrets, which must not be any
-        "shutil",  # tempfile and http.server; with it go lzma and bz2
+        "zipfile",  # importlib.metadata, for packages in archives; with it go lzma and bz2
+        "csv",  # importlib.metadata
+        "shutil",  # tempfile and http.server
         "locale",  # calendar and subprocess
         "gzip",  # prometheus_client, for whoever reads metrics compressed
         "msgspec.inspect",  # msgspec, for JSON schemas

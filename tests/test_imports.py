@@ -32,8 +32,7 @@ signal.signal(signal.SIGUSR1, tell)
 COMMAND_LINE = {"typer", "click", "gateway.commands", "gateway.cache_cli"}
 UNASKED = {
     *("valkey", "redis", "rich", "pygments", "opentelemetry", "requests", "gateway.sharing", "gateway.shared.link"),
-    # what pydantic, aiohttp and we ourselves would bring in
-    *("importlib.metadata", "zipfile", "csv", "backports.zstd", "compression.zstd", "statistics"),
+    *("backports.zstd", "compression.zstd"),  # what aiohttp would bring in
 }
 NOT_READ = (PUT_OFF | {"bz2", "lzma", "importlib.resources.readers"}) - {"cryptography.x509"}
 OF_CERTIFICATES = {"cryptography.x509", "cryptography.x509.base"}

@@ -29,6 +29,8 @@ def run(script: str, **environment: str) -> None:
     ("module", "use"),
     [
         ("cryptography.x509", "assert callable(m.load_pem_x509_certificate) and m.Certificate and m.oid.NameOID"),
+        ("zipfile", "assert m.is_zipfile(sys.executable) is False and issubclass(m.BadZipFile, Exception)"),
+        ("csv", "assert list(m.reader(['a,b'])) == [['a', 'b']]"),
         ("shutil", "assert m.disk_usage('/').total and m.which('') is None"),
         ("locale", "assert m.getlocale() and m.localeconv()['decimal_point']"),
         ("gzip", "assert m.decompress(m.compress(b'x' * 99)) == b'x' * 99"),

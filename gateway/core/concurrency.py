@@ -9,6 +9,7 @@ back, in seconds. Who waits for a place is in `fair_slots.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 _BATCH: Final = 16
@@ -111,7 +112,7 @@ class AdaptiveLimit:
         return max(seconds, floor) / max(minimum.least(seconds, now), floor)
 
     def _judge(self, now: float) -> None:
-        slow = _median(self._ratios)
+        slow = median(self._ratios)
         self._ratios = []
         if slow <= self._policy.tolerance:
             self._limit = min(float(self._policy.most), self._limit + 1.0)
@@ -119,9 +120,3 @@ class AdaptiveLimit:
         shrunk = self._limit * max(_MOST_SHRINK, min(_LEAST_SHRINK, self._policy.tolerance / slow))
         self._limit = max(float(self._policy.least), shrunk)
         self._since = now
-
-
-def _median(values: list[float]) -> float:
-    """As the standard library's, which would load fractions and whatever else statistics are made of."""
-    ranked, half = sorted(values), len(values) // 2
-    return ranked[half] if len(ranked) % 2 else (ranked[half - 1] + ranked[half]) / 2

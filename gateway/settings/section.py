@@ -1,9 +1,7 @@
 """The base of every mapping in the settings file: frozen, closed to unknown keys, and consistent within itself."""
 
 import os
-import sys
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -12,11 +10,7 @@ from pydantic_core import PydanticCustomError
 from gateway.settings.errors import Problem
 
 # Pydantic looks through all that is installed for plugins that would see every value of the file, secrets included.
-# It is told not to, and what looks is not imported either: nobody else needs what it brings in.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-_LOADER = ModuleType("pydantic.plugin._loader")
-_LOADER.get_plugins = tuple  # type: ignore[attr-defined] # none
-sys.modules.setdefault(_LOADER.__name__, _LOADER)
 
 
 class Section(BaseModel):

@@ -251,7 +251,9 @@ def lookup(exchange: Exchange, policy: Policy, now: float) -> None:
             exchange.stale, exchange.refresh = None, _due_early(exchange, policy, now)
         if policy.drift is not None and verdict is _HIT and (exchange.chosen is Chosen.DRIFT or policy.drift.due()):
             exchange.refresh = exchange.drift = True
-        if policy.budget is not None:
+        # Out of touch a page may lack what was written elsewhere: it stands in for a controller that fails, not for one
+        # that is to be spared.
+        if policy.budget is not None and ((in_touch := policy.store.in_touch) is None or in_touch()):
             policy.budget.spare(exchange, now)
     if asked.only_if_cached and exchange.head.method in _READS and exchange.verdict not in _SERVED:
         raise Denial(Reason.ONLY_IF_CACHED)

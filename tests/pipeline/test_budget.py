@@ -12,8 +12,11 @@ from gateway.core.keys import CacheKey
 from gateway.core.model import Fields, PrincipalKind, RequestHead, ResponseHead, Target
 from gateway.core.visibility import make_principal
 from gateway.pipeline.budget import Budget, Left, read
+from gateway.pipeline.decide import Policy, lookup
 from gateway.pipeline.entry import Entry
 from gateway.pipeline.exchange import Exchange, Stale, Verdict
+from gateway.store.memory import MemoryStore
+from tests.pipeline.test_standing import ROUTES, Tokens
 
 NOW = 1_800_000_000.0
 ME = "b0000000-0000-4000-8000-000000000001"
@@ -181,3 +184,23 @@ async def test_with_enough_left_without_a_page_or_with_one_too_old_nothing_chang
     old.entry = dataclasses.replace(old.entry, error_until=NOW)
     budget.spare(old, NOW)
     assert bare.verdict is old.verdict is Verdict.MISS
+
+
+@pytest.mark.parametrize("touch", [None, True, False], ids=["alone", "in touch", "out of touch"])
+async def test_what_others_may_have_changed_spares_nobody(
+    upstream: Upstream, budget: Budget, touch: bool | None
+) -> None:
+    """A write through another process, which this one has not heard of, must be seen (docs/scaling.md)."""
+    await say(upstream, budget, 5)
+    store = MemoryStore(max_bytes=1 << 20, max_entry_bytes=1 << 20)
+    if touch is not None:
+        store.in_touch = lambda: touch
+    asked = exchange(Verdict.MISS, entry=False)
+    held = exchange(Verdict.MISS).entry
+    assert isinstance(held, Entry)
+    store.put(dataclasses.replace(held, refresh_until=NOW), generation=1 << 60)
+    asked.route, asked.key = ROUTES.match("GET", "/v3/processes"), held.key
+    lookup(asked, Policy(ROUTES, Tokens(), store, budget=budget), NOW)
+    assert asked.entry is not None
+    spared = touch is not False
+    assert (asked.verdict, budget.spared) == ((Verdict.STALE, 1) if spared else (Verdict.MISS, 0))
